@@ -1,0 +1,123 @@
+// Package digest holds a digest together with its algorithm, as one
+// comparable value, and the one table that maps the algorithm numbers of the
+// Linux kernel, of TPM 2.0 and of OpenPGP onto each other.
+package digest
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"strings"
+)
+
+// MaxSize is the size in bytes of the largest digest of any algorithm.
+const MaxSize = 64
+
+// A Digest is a digest value and its algorithm. It is comparable and usable as
+// a map key: two digests are equal only if their algorithms are. The zero
+// Digest has no algorithm and equals no digest of a file.
+type Digest struct {
+	alg Algorithm
+	b   [MaxSize]byte
+}
+
+// New makes a digest of value, whose length must be the algorithm's size.
+func New(alg Algorithm, value []byte) (Digest, error) {
+	if !alg.Valid() {
+		return Digest{}, fmt.Errorf("digest of unknown algorithm %d", alg)
+	}
+	if len(value) != alg.Size() {
+		return Digest{}, fmt.Errorf("%s digest of %d bytes, must be %d", alg, len(value), alg.Size())
+	}
+	d := Digest{alg: alg}
+	copy(d.b[:], value)
+	return d, nil
+}
+
+// FromHex makes a digest of hexadecimal text, which must have twice the
+// algorithm's size in digits.
+func FromHex(alg Algorithm, text []byte) (Digest, error) {
+	if !alg.Valid() {
+		return Digest{}, fmt.Errorf("digest of unknown algorithm %d", alg)
+	}
+	if len(text) != 2*alg.Size() {
+		return Digest{}, fmt.Errorf("%s digest of %d hex digits, must be %d", alg, len(text), 2*alg.Size())
+	}
+	d := Digest{alg: alg}
+	if _, err := hex.Decode(d.b[:], text); err != nil {
+		return Digest{}, fmt.Errorf("%s digest: %w", alg, err)
+	}
+	return d, nil
+}
+
+// Parse reads the form that String prints, "sha256:ba78…".
+func Parse(text string) (Digest, error) {
+	name, value, ok := strings.Cut(text, ":")
+	if !ok {
+		return Digest{}, fmt.Errorf("digest %q is not ALGORITHM:HEX", text)
+	}
+	alg, err := ByName(name)
+	if err != nil {
+		return Digest{}, err
+	}
+	return FromHex(alg, []byte(value))
+}
+
+// Sum hashes data. The algorithm must be Available.
+func Sum(alg Algorithm, data ...[]byte) Digest {
+	h := alg.Hash()
+	for _, b := range data {
+		h.Write(b)
+	}
+	return Of(alg, h)
+}
+
+// Of takes the digest out of a running hash, which must have been made by
+// alg.Hash.
+func Of(alg Algorithm, h hash.Hash) Digest {
+	d := Digest{alg: alg}
+	h.Sum(d.b[:0])
+	return d
+}
+
+// Algorithm returns the algorithm; 0 for the zero Digest.
+func (d Digest) Algorithm() Algorithm { return d.alg }
+
+// IsZero reports whether d is the zero Digest (not whether its bytes are 0).
+func (d Digest) IsZero() bool { return d.alg == 0 }
+
+// Bytes returns a copy of the value, Algorithm().Size() bytes.
+func (d Digest) Bytes() []byte { return bytes.Clone(d.b[:d.alg.Size()]) }
+
+// Append appends the value's bytes to b.
+func (d Digest) Append(b []byte) []byte { return append(b, d.b[:d.alg.Size()]...) }
+
+// Hex returns the value as lower-case hexadecimal text without its algorithm,
+// for formats that carry the algorithm elsewhere.
+func (d Digest) Hex() string { return hex.EncodeToString(d.b[:d.alg.Size()]) }
+
+// Compare orders digests by kernel algorithm number, then by bytes.
+func (d Digest) Compare(e Digest) int {
+	if d.alg != e.alg {
+		return int(d.alg) - int(e.alg)
+	}
+	return bytes.Compare(d.b[:], e.b[:])
+}
+
+// String returns "sha256:ba78…".
+func (d Digest) String() string {
+	if d.IsZero() {
+		return "none"
+	}
+	return d.alg.String() + ":" + d.Hex()
+}
+
+// MarshalText is String, for JSON.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText is Parse, for JSON.
+func (d *Digest) UnmarshalText(text []byte) (err error) {
+	*d, err = Parse(string(text))
+	return err
+}

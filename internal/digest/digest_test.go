@@ -1,0 +1,108 @@
+package digest
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+const abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+func TestSumPrintsItsAlgorithm(t *testing.T) {
+	d := Sum(SHA256, []byte("a"), []byte("bc"))
+	if d.String() != abc {
+		t.Errorf("Sum = %s", d)
+	}
+	if back, err := Parse(abc); err != nil || back != d {
+		t.Errorf("Parse = %v, %v", back, err)
+	}
+}
+
+// The numbers are fixed by others: formats.md 1.2 (kernel), the TCG algorithm
+// registry and RFC 9580.
+func TestNumbers(t *testing.T) {
+	for _, c := range []struct {
+		alg     Algorithm
+		name    string
+		size    int
+		kernel  uint16
+		tpm     uint16
+		openpgp uint8
+	}{
+		{MD5, "md5", 16, 1, 0, 1},
+		{SHA1, "sha1", 20, 2, 4, 2},
+		{RIPEMD160, "rmd160", 20, 3, 0, 3},
+		{SHA256, "sha256", 32, 4, 0xb, 8},
+		{SHA384, "sha384", 48, 5, 0xc, 9},
+		{SHA512, "sha512", 64, 6, 0xd, 10},
+		{SHA224, "sha224", 28, 7, 0, 11},
+		{SM3, "sm3", 32, 17, 0x12, 0},
+		{Streebog512, "streebog512", 64, 19, 0, 0},
+		{SHA3_256, "sha3-256", 32, 20, 0x27, 12},
+		{SHA3_512, "sha3-512", 64, 22, 0x29, 14},
+	} {
+		if c.alg.String() != c.name || c.alg.Size() != c.size || c.alg.Kernel() != c.kernel {
+			t.Errorf("%s: size %d, kernel %d", c.alg, c.alg.Size(), c.alg.Kernel())
+		}
+		if a, err := ByKernel(c.kernel); a != c.alg || err != nil {
+			t.Errorf("ByKernel(%d) = %v, %v", c.kernel, a, err)
+		}
+		if a, err := ByName(c.name); a != c.alg || err != nil {
+			t.Errorf("ByName(%s) = %v, %v", c.name, a, err)
+		}
+		if a, err := ByTPM(c.tpm); (c.tpm != 0) != (err == nil) || (err == nil && a != c.alg) {
+			t.Errorf("ByTPM(%#x) = %v, %v", c.tpm, a, err)
+		}
+		if a, err := ByOpenPGP(c.openpgp); (c.openpgp != 0) != (err == nil) || (err == nil && a != c.alg) {
+			t.Errorf("ByOpenPGP(%d) = %v, %v", c.openpgp, a, err)
+		}
+	}
+	for i := range table {
+		a := Algorithm(i + 1)
+		if a.Available() && a.Hash().Size() != a.Size() {
+			t.Errorf("%s: computed size %d, table %d", a, a.Hash().Size(), a.Size())
+		}
+	}
+	if _, err := ByKernel(uint16(len(table))); err == nil {
+		t.Error("a kernel number past the table is accepted")
+	}
+}
+
+// Equal bytes under another algorithm are another digest (attacks.md row 33).
+func TestAlgorithmIsPartOfTheValue(t *testing.T) {
+	b := make([]byte, 32)
+	x, _ := New(SHA256, b)
+	y, _ := New(SM3, b)
+	if x == y || x.Compare(y) >= 0 || y.Compare(x) <= 0 {
+		t.Error("sha256 and sm3 of the same bytes are equal")
+	}
+	if z, _ := New(SHA256, b); z == (Digest{}) {
+		t.Error("a digest of zeros is the zero Digest")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, s := range []string{"", "sha256", "sha256:", "sha256:00", abc + "00", strings.Replace(abc, "ba", "bx", 1), "sha257" + abc[6:], ":" + abc[7:]} {
+		if d, err := Parse(s); err == nil {
+			t.Errorf("Parse(%q) = %v", s, d)
+		}
+	}
+	if _, err := New(0, nil); err == nil {
+		t.Error("a digest without an algorithm is made")
+	}
+	if _, err := New(SHA1, make([]byte, 32)); err == nil {
+		t.Error("a sha1 digest of 32 bytes is made")
+	}
+}
+
+func TestJSON(t *testing.T) {
+	d, _ := Parse(abc)
+	b, err := json.Marshal(d)
+	if err != nil || string(b) != `"`+abc+`"` {
+		t.Errorf("%s, %v", b, err)
+	}
+	var e Digest
+	if err := json.Unmarshal(b, &e); err != nil || e != d {
+		t.Errorf("%v, %v", e, err)
+	}
+}
