@@ -1,0 +1,189 @@
+package rpmhdr
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"diglim/internal/digest"
+	"diglim/internal/wire"
+)
+
+// A Package is what stands before the payload of an RPM package file. It
+// aliases the bytes that it was parsed from.
+type Package struct {
+	Signatures Header // the signature header; not signed itself
+	Header     Header // the main header
+	Size       int64  // bytes before the payload
+}
+
+const (
+	leadSize    = 96
+	leadSigType = 5 // RPMSIGTYPE_HEADERSIG, the only one left
+)
+
+var leadMagic = []byte{0xed, 0xab, 0xee, 0xdb}
+
+// headLayout reads as much of a package's beginning as b holds, and returns
+// where the main header starts and ends. End is 0 while b is too short to
+// tell; start then says how many bytes are needed to go on.
+func headLayout(b []byte) (start, end int, err error) {
+	if len(b) < leadSize+introSize {
+		return leadSize + introSize, 0, nil
+	}
+	r := wire.New("rpm lead", binary.BigEndian, b)
+	magic := r.Bytes(len(leadMagic))
+	r.Bytes(74) // versions, type, architecture, name, OS: obsolete, the headers have them
+	sigType := r.U16()
+	r.Bytes(16)
+	switch {
+	case !bytes.Equal(magic, leadMagic):
+		r.FailAt(0, errors.New("not an RPM package"))
+	case sigType != leadSigType:
+		r.FailAt(78, fmt.Errorf("signature type %d, must be %d", sigType, leadSigType))
+	}
+	r.Record("rpm signature header")
+	size := blobSize(r)
+	if r.Err() != nil {
+		return 0, 0, r.Err()
+	}
+	start = leadSize + (size+7)/8*8
+	if len(b) < start+introSize {
+		return start + introSize, 0, nil
+	}
+	r = wire.New("rpm header", binary.BigEndian, b[start:]).At(int64(start))
+	size = blobSize(r)
+	return start, start + size, r.Err()
+}
+
+// ParsePackage reads the beginning of a package file, which must reach to the
+// end of the main header; what follows is ignored. The header digests that the
+// signature header carries (SHA-1, SHA-256, SHA3-256) are checked.
+func ParsePackage(b []byte) (Package, error) {
+	start, end, err := headLayout(b)
+	if err != nil {
+		return Package{}, err
+	}
+	if end == 0 || end > len(b) {
+		return Package{}, &wire.Error{Record: "rpm package", Offset: int64(len(b)),
+			Err: fmt.Errorf("%w: at least %d bytes wanted", wire.ErrShort, max(start, end))}
+	}
+	p := Package{Size: int64(end)}
+	if p.Signatures, err = parse("rpm signature header", b[leadSize:start], leadSize, tagHeaderSignatures); err != nil {
+		return Package{}, err
+	}
+	if p.Header, err = parse("rpm header", b[start:end], int64(start), tagHeaderImmutable); err != nil {
+		return Package{}, err
+	}
+	return p, p.checkDigests()
+}
+
+// firstRead is how much ReadPackage asks for at first, in bytes: enough for
+// the headers of nine packages of ten.
+const firstRead = 32 << 10
+
+// ReadPackage reads a package of that many bytes from r, up to the payload. It
+// uses buf if that is large enough, and otherwise allocates what the headers
+// take, never more than the file has.
+func ReadPackage(r io.ReaderAt, size int64, buf []byte) (Package, error) {
+	want := min(size, firstRead)
+	buf = buf[:cap(buf)]
+	for read := 0; ; {
+		if int64(len(buf)) < want {
+			buf = append(make([]byte, 0, want), buf[:read]...)[:want]
+		}
+		n, err := r.ReadAt(buf[read:want], int64(read))
+		read += n
+		if err != nil && !errors.Is(err, io.EOF) {
+			return Package{}, err
+		}
+		start, end, err := headLayout(buf[:read])
+		if err != nil {
+			return Package{}, err
+		}
+		need := int64(max(start, end))
+		if end != 0 && end <= read || n == 0 || need > size {
+			return ParsePackage(buf[:read])
+		}
+		want = need
+	}
+}
+
+func (p Package) checkDigests() error {
+	for _, c := range []struct {
+		tag Tag
+		alg digest.Algorithm
+	}{{sigSHA1, digest.SHA1}, {sigSHA256, digest.SHA256}, {sigSHA3_256, digest.SHA3_256}} {
+		text, err := p.Signatures.text(c.tag)
+		if err != nil {
+			return fmt.Errorf("rpm signature header: %w", err)
+		}
+		if text == nil {
+			continue
+		}
+		want, err := digest.FromHex(c.alg, text)
+		if err != nil {
+			return fmt.Errorf("rpm signature header: tag %d: %w", c.tag, err)
+		}
+		if got := digest.Sum(c.alg, p.Header.Signed()); got != want {
+			return fmt.Errorf("rpm header: %w: it is %s, the signature header says %s", ErrDigest, got, want)
+		}
+	}
+	return nil
+}
+
+// ErrDigest says that a header is not what its own digest says.
+var ErrDigest = errors.New("header digest does not match")
+
+// A Signature is an OpenPGP signature packet found in a signature header.
+type Signature struct {
+	Tag    Tag
+	Packet []byte
+}
+
+// HeaderSignatures returns the signatures over Header.Signed(), in the order
+// in which rpm prefers them: tag 278, 268, 267. None is no error.
+func (p Package) HeaderSignatures() ([]Signature, error) {
+	var sigs []Signature
+	texts, err := p.Signatures.texts(sigOpenPGP)
+	if err != nil {
+		return nil, fmt.Errorf("rpm signature header: %w", err)
+	}
+	if texts.n > maxSignatures {
+		return nil, fmt.Errorf("rpm signature header: tag %d: %d signatures, the limit is %d", sigOpenPGP, texts.n, maxSignatures)
+	}
+	for texts.n > 0 {
+		packet, err := base64.StdEncoding.AppendDecode(nil, texts.next())
+		if err != nil {
+			return nil, fmt.Errorf("rpm signature header: tag %d: %w", sigOpenPGP, err)
+		}
+		sigs = append(sigs, Signature{sigOpenPGP, packet})
+	}
+	return p.appendBinary(sigs, sigRSA, sigDSA)
+}
+
+// PayloadSignatures returns the signatures over Header.Signed() with the
+// payload behind it. They say nothing to who does not read the payload.
+func (p Package) PayloadSignatures() ([]Signature, error) {
+	return p.appendBinary(nil, sigPGP, sigGPG)
+}
+
+// maxSignatures bounds the signatures in one package: each costs a public-key
+// operation.
+const maxSignatures = 32
+
+func (p Package) appendBinary(sigs []Signature, tags ...Tag) ([]Signature, error) {
+	for _, tag := range tags {
+		packet, err := p.Signatures.bytes(tag)
+		if err != nil {
+			return nil, fmt.Errorf("rpm signature header: %w", err)
+		}
+		if packet != nil {
+			sigs = append(sigs, Signature{tag, packet})
+		}
+	}
+	return sigs, nil
+}
