@@ -1,0 +1,92 @@
+// Diglim-gen makes digest lists out of package headers that a trusted key has
+// signed.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"diglim/digestlist"
+	"diglim/internal/cli"
+	"diglim/internal/keyring"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:   "diglim-gen",
+		Short: "make digest lists out of signed package headers",
+		Long: `diglim-gen takes the digests of a package's files from the package's own
+header, whose vendor signature it checks, and writes them as a digest list.
+
+Exit code: 0 if all went well, 1 if something was refused (no good signature),
+2 if something could not be judged (missing, malformed).`,
+	}
+	root.AddCommand(rpmCommand(), showCommand(), verifyCommand())
+	return cli.Run(root, args, stdout, stderr)
+}
+
+// trust is the flags that say whom to believe.
+type trust struct {
+	keyrings      []string
+	allowUnsigned bool
+	allowWeak     bool
+}
+
+func (t *trust) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&t.keyrings, "keyring", nil, "trust the OpenPGP keys in this `file` or directory (repeatable)")
+	f.BoolVar(&t.allowUnsigned, "allow-unsigned", false, "take what carries no signature too")
+	f.BoolVar(&t.allowWeak, "allow-weak", false, "take signatures over MD5 and SHA-1 too")
+}
+
+// load reads the keyrings, and says on stderr what of them it left out.
+func (t *trust) load(stderr io.Writer) (*keyring.Keyring, error) {
+	if len(t.keyrings) == 0 {
+		if t.allowUnsigned {
+			return &keyring.Keyring{}, nil
+		}
+		return nil, cli.Hint(errors.New("no keyring: nothing would be trusted"),
+			"give the vendor's public keys with --keyring, e.g. --keyring /etc/pki/rpm-gpg")
+	}
+	keys, err := keyring.Load(t.keyrings...)
+	if err != nil {
+		return nil, fmt.Errorf("keyring: %w", err)
+	}
+	for _, err := range keys.Skipped {
+		fmt.Fprintf(stderr, "warning: keyring: %v\n", err)
+	}
+	return keys, nil
+}
+
+func (t *trust) policy() keyring.Policy { return keyring.Policy{AllowWeak: t.allowWeak} }
+
+// dialectFlag is the flag that says how compact lists number their types.
+func dialectFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("dialect", "v3", "dialect of compact lists: v3 (DIGLIM v3)")
+}
+
+func parseDialect(s string) (digestlist.Dialect, error) {
+	if s != digestlist.V3.String() {
+		return 0, fmt.Errorf("dialect %q is not known: v3 is", s)
+	}
+	return digestlist.V3, nil
+}
+
+// codeFor is the exit code for an error about one package or list: refused, if
+// its signature is why, and otherwise not to be judged.
+func codeFor(err error) int {
+	for _, refusal := range []error{
+		keyring.ErrMalformed, keyring.ErrUnknownKey, keyring.ErrKeyNotGood, keyring.ErrWeak, keyring.ErrBad, errUnsigned, errClash, errMisnamed,
+	} {
+		if errors.Is(err, refusal) {
+			return cli.No
+		}
+	}
+	return cli.Unknown
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"diglim/digestlist"
+	"diglim/internal/cli"
+	"diglim/internal/digest"
+	"diglim/internal/keyring"
+
+	"github.com/spf13/cobra"
+)
+
+// maxList is the limit on a list file in bytes, which is the kernel's too
+// (MAX_DIGEST_LIST_SIZE).
+const maxList = 64<<20 - 1
+
+// shown is a list as show prints it.
+type shown struct {
+	List      string       `json:"list"`
+	Format    string       `json:"format"`
+	Dialect   string       `json:"dialect,omitempty"`
+	Package   string       `json:"package,omitempty"`
+	Signature string       `json:"signature"` // none, unchecked, good, or why not
+	Signer    string       `json:"signer,omitempty"`
+	Blocks    []shownBlock `json:"blocks,omitempty"`
+	Files     []shownFile  `json:"files,omitempty"`
+}
+
+type shownBlock struct {
+	Type      string          `json:"type"`
+	Algorithm string          `json:"algorithm"`
+	Immutable bool            `json:"immutable"`
+	Modifiers uint16          `json:"modifiers"`
+	Digests   []digest.Digest `json:"digests"`
+}
+
+type shownFile struct {
+	Path      string        `json:"path"`
+	Mode      string        `json:"mode"` // octal, with the type
+	Size      uint64        `json:"size"`
+	Digest    digest.Digest `json:"digest"`
+	Immutable bool          `json:"immutable"`
+}
+
+func showCommand() *cobra.Command {
+	var jsonOut bool
+	var t trust
+	cmd := &cobra.Command{
+		Use:   "show [flags] LIST...",
+		Short: "show what is in digest lists",
+		Long: `Prints the digests of lists. The format is the one that the file name declares,
+or else the one that the content has. With --keyring the signature of an rpm
+list is checked, too; "verify" is the command whose exit code says so.`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	dialect := dialectFlag(cmd)
+	cmd.Flags().BoolVar(&jsonOut, "json", false, "show as JSON: an array of lists")
+	cmd.Flags().StringArrayVar(&t.keyrings, "keyring", nil, "check signatures with the keys in this `file` or directory (repeatable)")
+	cmd.Flags().BoolVar(&t.allowWeak, "allow-weak", false, "take signatures over MD5 and SHA-1 too")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		d, err := parseDialect(*dialect)
+		if err != nil {
+			return err
+		}
+		var keys *keyring.Keyring
+		if len(t.keyrings) > 0 {
+			if keys, err = t.load(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+		}
+		code := cli.Yes
+		lists := []shown{}
+		for _, path := range args {
+			s, err := show(path, d, keys, t.policy())
+			if err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "error: %s\n", cli.Text(err.Error()))
+				code = cli.Worse(code, cli.Unknown)
+				continue
+			}
+			lists = append(lists, s)
+		}
+		if err := printShown(cmd.OutOrStdout(), lists, jsonOut); err != nil {
+			return err
+		}
+		return cli.Exit(code)
+	}
+	return cmd
+}
+
+// readList reads a list file and finds out its format: the one that its name
+// declares, or for another name the one that it starts like.
+func readList(path string) ([]byte, digestlist.Format, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, "", err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxList {
+		return nil, "", fmt.Errorf("%s: not a regular file of at most %d bytes", path, maxList)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, "", err
+	}
+	if name, err := digestlist.ParseName(filepath.Base(path)); err == nil {
+		return b, name.Format, nil
+	}
+	if len(b) > 0 && b[0] == 0x8e {
+		return b, digestlist.FormatRPM, nil
+	}
+	return b, digestlist.FormatCompact, nil
+}
+
+func show(path string, d digestlist.Dialect, keys *keyring.Keyring, policy keyring.Policy) (shown, error) {
+	b, format, err := readList(path)
+	if err != nil {
+		return shown{}, err
+	}
+	s := shown{List: path, Format: string(format), Signature: "none"}
+	if format == digestlist.FormatRPM {
+		err = s.rpm(b, keys, policy)
+	} else {
+		s.Dialect = d.String()
+		err = s.compact(b, d)
+	}
+	if err != nil {
+		return shown{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+func (s *shown) rpm(b []byte, keys *keyring.Keyring, policy keyring.Policy) error {
+	l, err := digestlist.ParseRPM(b)
+	if err != nil {
+		return err
+	}
+	nevra, err := l.Header.NEVRA()
+	if err != nil {
+		return err
+	}
+	s.Package = nevra.String()
+	if l.Signature != nil {
+		s.Signature = "unchecked"
+	}
+	if keys != nil && l.Signature != nil {
+		signer, err := keys.Verify(l.Header.Signed(), l.Signature, policy)
+		s.Signature, s.Signer = "good", signerText(signer)
+		if err != nil {
+			s.Signature, s.Signer = err.Error(), ""
+		}
+	}
+	for f, err := range l.Header.Files() {
+		if err != nil {
+			return err
+		}
+		if digestlist.Listed(f) {
+			s.Files = append(s.Files, shownFile{f.Path(), fmt.Sprintf("%06o", f.Mode), f.Size, f.Digest, digestlist.IsImmutable(f)})
+		}
+	}
+	return nil
+}
+
+func (s *shown) compact(b []byte, d digestlist.Dialect) error {
+	blocks, err := digestlist.ParseCompact(d, b)
+	if err != nil {
+		return err
+	}
+	for _, block := range blocks {
+		s.Blocks = append(s.Blocks, shownBlock{
+			block.Type.String(), block.Algorithm.String(), block.Modifiers&digestlist.Immutable != 0, uint16(block.Modifiers), block.Digests,
+		})
+	}
+	return nil
+}
+
+func signerText(s keyring.Signer) string {
+	text := fmt.Sprintf("%016x %s on %s", s.KeyID, cli.Text(s.UserID), s.Time.UTC().Format("2006-01-02"))
+	if s.Weak {
+		text += fmt.Sprintf(" (WEAK: %s)", s.Hash)
+	}
+	return text
+}
+
+func printShown(w io.Writer, lists []shown, jsonOut bool) error {
+	if jsonOut {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(lists)
+	}
+	var errs []error
+	print := func(format string, args ...any) {
+		_, err := fmt.Fprintf(w, format, args...)
+		errs = append(errs, err)
+	}
+	for _, s := range lists {
+		if s.Format == string(digestlist.FormatRPM) {
+			executable := 0
+			for _, f := range s.Files {
+				if f.Immutable {
+					executable++
+				}
+			}
+			print("%s   %s   %s, %s immutable\n", cli.Text(s.Package), s.signatureText(), cli.Plural(len(s.Files), "file"), cli.Count(executable))
+			for _, f := range s.Files {
+				print("  %s  %s  %s\n", f.Digest, f.Mode[2:], cli.Text(f.Path))
+			}
+			continue
+		}
+		print("%s   compact, dialect %s   %s\n", cli.Text(filepath.Base(s.List)), s.Dialect, cli.Plural(len(s.Blocks), "block"))
+		for _, b := range s.Blocks {
+			print("  %s, %s, %s, modifiers %d%s\n", b.Type, b.Algorithm, cli.Plural(len(b.Digests), "digest"), b.Modifiers,
+				map[bool]string{true: " (immutable)"}[b.Immutable])
+			for _, d := range b.Digests {
+				print("    %s\n", d)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *shown) signatureText() string {
+	switch s.Signature {
+	case "none":
+		return "not signed"
+	case "unchecked":
+		return "signature not checked (no --keyring)"
+	case "good":
+		return "signed by " + s.Signer
+	}
+	return "NOT PROVED: " + s.Signature
+}

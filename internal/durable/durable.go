@@ -1,0 +1,96 @@
+// Package durable writes files so that nobody ever sees half of one: not
+// another process, and not whoever boots after a power cut.
+package durable
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// A Dir is a directory that files are written to. Close it to make what was
+// written last through a power cut.
+type Dir struct {
+	path  string
+	dirty bool
+}
+
+// Open makes the directory if it is missing.
+func Open(path string) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, err
+	}
+	return &Dir{path: path}, nil
+}
+
+// Write replaces a file's content. It reports whether it did: a file that
+// holds data already is not touched.
+//
+// The order of the system calls is what matters: write(temporary),
+// fsync(temporary), rename(temporary, file), and fsync(directory) in Close.
+func (d *Dir) Write(name string, data []byte) (changed bool, err error) {
+	path := filepath.Join(d.path, name)
+	if same, err := hasContent(path, data); same || err != nil {
+		return false, err
+	}
+	f, err := os.CreateTemp(d.path, ".tmp-*")
+	if err != nil {
+		return false, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreNotExist(os.Remove(f.Name())))
+		}
+	}()
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return false, err
+	}
+	d.dirty = true
+	return true, nil
+}
+
+// Close makes the renames last.
+func (d *Dir) Close() error {
+	if !d.dirty {
+		return nil
+	}
+	d.dirty = false
+	f, err := os.Open(d.path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func hasContent(path string, data []byte) (bool, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if !info.Mode().IsRegular() {
+		return false, fmt.Errorf("%s: not a regular file", path)
+	}
+	if info.Size() != int64(len(data)) {
+		return false, nil
+	}
+	old, err := os.ReadFile(path)
+	return bytes.Equal(old, data), err
+}
+
+func ignoreNotExist(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
