@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	"diglim/digestlist"
@@ -15,10 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 )
-
-// maxList is the limit on a list file in bytes, which is the kernel's too
-// (MAX_DIGEST_LIST_SIZE).
-const maxList = 64<<20 - 1
 
 // shown is a list as show prints it.
 type shown struct {
@@ -93,31 +88,8 @@ list is checked, too; "verify" is the command whose exit code says so.`,
 	return cmd
 }
 
-// readList reads a list file and finds out its format: the one that its name
-// declares, or for another name the one that it starts like.
-func readList(path string) ([]byte, digestlist.Format, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, "", err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxList {
-		return nil, "", fmt.Errorf("%s: not a regular file of at most %d bytes", path, maxList)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, "", err
-	}
-	if name, err := digestlist.ParseName(filepath.Base(path)); err == nil {
-		return b, name.Format, nil
-	}
-	if len(b) > 0 && b[0] == 0x8e {
-		return b, digestlist.FormatRPM, nil
-	}
-	return b, digestlist.FormatCompact, nil
-}
-
 func show(path string, d digestlist.Dialect, keys *keyring.Keyring, policy keyring.Policy) (shown, error) {
-	b, format, err := readList(path)
+	b, format, err := digestlist.ReadFile(path)
 	if err != nil {
 		return shown{}, err
 	}

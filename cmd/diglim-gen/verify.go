@@ -72,7 +72,7 @@ signature with it; a compact list carries none, and is refused.`,
 }
 
 func verify(path string, keys *keyring.Keyring, policy keyring.Policy) (keyring.Signer, error) {
-	b, format, err := readList(path)
+	b, format, err := digestlist.ReadFile(path)
 	if err != nil {
 		return keyring.Signer{}, err
 	}

@@ -1,0 +1,37 @@
+package digestlist
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// MaxFile is the limit on a list file in bytes, which is the kernel's too
+// (MAX_DIGEST_LIST_SIZE).
+const MaxFile = 64<<20 - 1
+
+// ReadFile reads a list file and finds out its format: the one that its name
+// declares, or for any other name the one that it starts like.
+func ReadFile(path string) ([]byte, Format, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, "", err
+	}
+	if !info.Mode().IsRegular() { // opening a pipe would wait for a writer
+		return nil, "", fmt.Errorf("%s: not a regular file", path)
+	}
+	if info.Size() > MaxFile {
+		return nil, "", fmt.Errorf("%s: %d bytes, the limit is %d", path, info.Size(), MaxFile)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, "", err
+	}
+	if name, err := ParseName(filepath.Base(path)); err == nil {
+		return b, name.Format, nil
+	}
+	if len(b) > 0 && b[0] == 0x8e { // the first byte of an RPM header's magic
+		return b, FormatRPM, nil
+	}
+	return b, FormatCompact, nil
+}
