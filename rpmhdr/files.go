@@ -8,6 +8,9 @@ import (
 	"diglim/internal/digest"
 )
 
+// MaxPath is the limit on a path in bytes, which is Linux' own (PATH_MAX).
+const MaxPath = 4096
+
 // A File is one file of a package, as its header describes it. Byte slices
 // alias the header.
 type File struct {
@@ -47,7 +50,8 @@ const (
 type fileTable struct {
 	n                    int
 	base, digests, links strings
-	dirs                 [][]byte
+	dirnames             []byte
+	dirs                 []uint32 // where each directory starts in dirnames, and the last one ends
 	dirIndexes, modes    integers
 	sizes, flags         integers
 	alg                  digest.Algorithm
@@ -113,9 +117,14 @@ func (h Header) files() (*fileTable, error) {
 			return nil, fmt.Errorf("tag %d has %d elements for %d files", c.tag, c.n, t.n)
 		}
 	}
-	t.dirs = make([][]byte, 0, min(dirs.n, t.n+1))
+	if dirs.n > t.n {
+		return nil, fmt.Errorf("tag %d has %d elements for %d files", tagDirnames, dirs.n, t.n)
+	}
+	t.dirnames = dirs.b
+	t.dirs = make([]uint32, 1, dirs.n+1)
 	for dirs.n > 0 {
-		t.dirs = append(t.dirs, dirs.next())
+		dirs.next()
+		t.dirs = append(t.dirs, uint32(len(t.dirnames)-len(dirs.b)))
 	}
 	return t, nil
 }
@@ -138,14 +147,17 @@ func (h Header) fileDigestAlgorithm() (digest.Algorithm, error) {
 // string arrays are read from front to back.
 func (t *fileTable) file(i int) (File, error) {
 	d := t.dirIndexes.at(i)
-	if d >= uint64(len(t.dirs)) {
-		return File{}, fmt.Errorf("directory %d of %d", d, len(t.dirs))
+	if d >= uint64(len(t.dirs)-1) {
+		return File{}, fmt.Errorf("directory %d of %d", d, len(t.dirs)-1)
 	}
 	f := File{
-		Dir:  t.dirs[d],
+		Dir:  t.dirnames[t.dirs[d] : t.dirs[d+1]-1],
 		Base: t.base.next(),
 		Size: t.sizes.at(i),
 		Mode: uint16(t.modes.at(i)),
+	}
+	if n := len(f.Dir) + len(f.Base); n > MaxPath {
+		return File{}, fmt.Errorf("path of %d bytes, the limit is %d", n, MaxPath)
 	}
 	if t.flags.len() > 0 {
 		f.Flags = FileFlags(t.flags.at(i))

@@ -163,7 +163,6 @@ func (h Header) check(region Tag) (int, error) {
 		return 0, err
 	}
 	trailer := int(h.entry(0).offset)
-	end := 0 // of the previous entry's data
 	tags := make([]Tag, 0, h.entries()-1)
 	for i := 1; i < h.entries(); i++ {
 		e := h.entry(i)
@@ -176,23 +175,22 @@ func (h Header) check(region Tag) (int, error) {
 		if int64(e.offset) > int64(trailer) {
 			return i, fmt.Errorf("tag %d: data at %d is outside of the region", e.tag, int32(e.offset))
 		}
-		if int(e.offset) < end {
-			return i, fmt.Errorf("tag %d: data at %d overlaps the entry before it, which ends at %d", e.tag, e.offset, end)
-		}
 		if s := e.typ.size(); s > 1 && int(e.offset)%s != 0 {
 			return i, fmt.Errorf("tag %d: %s data at %d is not aligned", e.tag, e.typ, e.offset)
 		}
-		// Bounded by where the next entry starts, looking for the ends of strings
-		// reads each byte once in all.
-		limit := trailer
+		// The data ends before the next entry's starts. So nothing overlaps, and
+		// looking for the ends of strings reads each byte once in all.
+		limit := uint32(trailer)
 		if i+1 < h.entries() {
-			limit = max(int(e.offset), min(trailer, int(h.entry(i+1).offset)))
+			next := h.entry(i + 1)
+			if next.offset < e.offset {
+				return i + 1, fmt.Errorf("tag %d: data at %d starts before that of the entry before it, at %d", next.tag, next.offset, e.offset)
+			}
+			limit = min(limit, next.offset)
 		}
-		n, err := dataSize(e, h.data[e.offset:limit])
-		if err != nil {
+		if err := checkData(e, h.data[e.offset:limit]); err != nil {
 			return i, fmt.Errorf("tag %d: %w", e.tag, err)
 		}
-		end = int(e.offset) + n
 		tags = append(tags, e.tag)
 	}
 	slices.Sort(tags)
@@ -232,28 +230,26 @@ func (h Header) checkRegion(region Tag) error {
 	return nil
 }
 
-// dataSize returns how many bytes of b the entry's data takes.
-func dataSize(e entry, b []byte) (int, error) {
+// checkData checks that the entry's data is within b.
+func checkData(e entry, b []byte) error {
 	switch e.typ {
 	case typeString, typeStringArray, typeI18NString:
 		if e.typ == typeString && e.count != 1 {
-			return 0, fmt.Errorf("string with count %d", e.count)
+			return fmt.Errorf("string with count %d", e.count)
 		}
-		n := 0
 		for i := range e.count {
-			end := bytes.IndexByte(b[n:], 0)
+			end := bytes.IndexByte(b, 0)
 			if end < 0 {
-				return 0, fmt.Errorf("%d of %d strings end within their bounds", i, e.count)
+				return fmt.Errorf("%d of %d strings end within their bounds", i, e.count)
 			}
-			n += end + 1
+			b = b[end+1:]
 		}
-		return n, nil
+		return nil
 	case typeChar, typeInt8, typeInt16, typeInt32, typeInt64, typeBin:
-		n := int64(e.count) * int64(e.typ.size())
-		if n > int64(len(b)) {
-			return 0, fmt.Errorf("%d elements of type %s do not fit", e.count, e.typ)
+		if int64(e.count)*int64(e.typ.size()) > int64(len(b)) {
+			return fmt.Errorf("%d elements of type %s do not fit", e.count, e.typ)
 		}
-		return int(n), nil
+		return nil
 	}
-	return 0, fmt.Errorf("%s is not a type of data", e.typ)
+	return fmt.Errorf("%s is not a type of data", e.typ)
 }

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -243,6 +244,11 @@ func (k *Keyring) candidates(id uint64) []*openpgp.Entity {
 	return found
 }
 
+// endOfTime is the last moment that OpenPGP can name. A key that is revoked
+// then is revoked: the library takes the softer reasons (superseded, retired)
+// to count from their date on, but a date is only what its signer says it is.
+var endOfTime = time.Unix(math.MaxUint32, 0)
+
 // signingKey returns the key of e with that id, if it was good for signing at
 // that time, and otherwise says why not.
 func (k *Keyring) signingKey(e *openpgp.Entity, id uint64, signed time.Time) (*packet.PublicKey, error) {
@@ -253,6 +259,14 @@ func (k *Keyring) signingKey(e *openpgp.Entity, id uint64, signed time.Time) (*p
 		// A key that was exported with its newest self-signature only, made after
 		// this signature: the oldest statement about the key that there is decides.
 		at = first
+	}
+	if e.Revoked(endOfTime) {
+		return nil, errors.New("revoked")
+	}
+	for _, s := range e.Subkeys {
+		if s.PublicKey.KeyId == id && s.Revoked(nil, endOfTime) {
+			return nil, errors.New("subkey revoked")
+		}
 	}
 	if key, ok := e.SigningKeyById(at, id, &keyPolicy); ok {
 		if key.PublicKey.CreationTime.After(signed) {
