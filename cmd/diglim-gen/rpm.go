@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -98,7 +97,7 @@ A package that is refused does not stop the others.`,
 			return err
 		}
 		if jsonOut {
-			err = s.writeJSON(cmd.OutOrStdout())
+			err = cli.WriteJSON(cmd.OutOrStdout(), s)
 		} else {
 			err = s.writeText(cmd.OutOrStdout(), output)
 		}
@@ -253,12 +252,6 @@ func (s *summary) add(r generated, changed bool) {
 		s.Signers[p.Signer] = by
 	}
 	by.Packages++
-}
-
-func (s *summary) writeJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(s)
 }
 
 func (s *summary) writeText(w io.Writer, output string) error {

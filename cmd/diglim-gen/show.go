@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -160,9 +159,7 @@ func signerText(s keyring.Signer) string {
 
 func printShown(w io.Writer, lists []shown, jsonOut bool) error {
 	if jsonOut {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(lists)
+		return cli.WriteJSON(w, lists)
 	}
 	var errs []error
 	print := func(format string, args ...any) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 
@@ -60,9 +59,7 @@ signature with it; a compact list carries none, and is refused.`,
 			}
 		}
 		if jsonOut {
-			e := json.NewEncoder(cmd.OutOrStdout())
-			e.SetIndent("", "  ")
-			if err := e.Encode(results); err != nil {
+			if err := cli.WriteJSON(cmd.OutOrStdout(), results); err != nil {
 				return err
 			}
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -32,7 +31,7 @@ func statusCommand() *cobra.Command {
 			return err
 		}
 		if jsonOut {
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(struct {
+			return cli.WriteJSON(cmd.OutOrStdout(), struct {
 				Interface string        `json:"interface"`
 				Digests   diglim.Counts `json:"digests"`
 			}{"diglim", c})

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -156,4 +157,12 @@ func Plural(n int, noun string) string {
 		noun += "s"
 	}
 	return Count(n) + " " + noun
+}
+
+// WriteJSON writes v as people and jq read it.
+func WriteJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
 }

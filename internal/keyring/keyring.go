@@ -59,6 +59,14 @@ var keyPolicy = packet.Config{
 	RejectPublicKeyAlgorithms: map[packet.PublicKeyAlgorithm]bool{packet.PubKeyAlgoElGamal: true},
 }
 
+// flaglessPolicy is keyPolicy for primary keys without key flags, which may be
+// used for anything (RFC 4880 section 5.2.3.21).
+var flaglessPolicy = packet.Config{
+	MinRSABits:                          keyPolicy.MinRSABits,
+	RejectPublicKeyAlgorithms:           keyPolicy.RejectPublicKeyAlgorithms,
+	InsecureAllowAllKeyFlagsWhenMissing: true,
+}
+
 // Load reads keys, armored or binary, from files and from all files below
 // directories. A file that is named and holds no key is an error; below a
 // directory it goes to Skipped. A keyring without any key is an error.
@@ -268,7 +276,13 @@ func (k *Keyring) signingKey(e *openpgp.Entity, id uint64, signed time.Time) (*p
 			return nil, errors.New("subkey revoked")
 		}
 	}
-	if key, ok := e.SigningKeyById(at, id, &keyPolicy); ok {
+	key, ok := e.SigningKeyById(at, id, &keyPolicy)
+	if !ok && id == e.PrimaryKey.KeyId {
+		// Keys of the time before key flags say nothing of what they are for. A
+		// subkey has to: only then does it prove that it wants to be one.
+		key, ok = e.SigningKeyById(at, id, &flaglessPolicy)
+	}
+	if ok {
 		if key.PublicKey.CreationTime.After(signed) {
 			return nil, errors.New("made after the signature")
 		}
