@@ -4,11 +4,10 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rsa"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
+	"diglim/internal/clitest"
 	"diglim/internal/rpmtest"
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
@@ -72,38 +71,4 @@ func fixtures(t *testing.T) map[string][]byte {
 	return files
 }
 
-func TestScripts(t *testing.T) {
-	files := fixtures(t)
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
-		RequireExplicitExec: true,
-		RequireUniqueNames:  true,
-		Setup: func(env *testscript.Env) error {
-			for name, data := range files {
-				path := filepath.Join(env.WorkDir, name)
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					return err
-				}
-				if err := os.WriteFile(path, data, 0o644); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
-	})
-}
-
-// exits CODE COMMAND... runs a command and demands that exit code.
-func exits(ts *testscript.TestScript, _ bool, args []string) {
-	want := args[0]
-	err := ts.Exec(args[1], args[2:]...)
-	got := "0"
-	if err != nil {
-		var text = err.Error() // "exit status N"
-		got = text[len("exit status "):]
-	}
-	if got != want {
-		ts.Fatalf("exit code %s, want %s", got, want)
-	}
-}
+func TestScripts(t *testing.T) { clitest.Run(t, fixtures(t)) }
