@@ -3,7 +3,8 @@ package keyring
 import (
 	"bytes"
 	"crypto"
-	"crypto/dsa" //nolint:staticcheck // RPM packages of this century are signed with it
+	//lint:ignore SA1019 RPM packages of this century are signed with it
+	"crypto/dsa"
 	"crypto/rsa"
 	"encoding/binary"
 	"errors"

@@ -3,7 +3,8 @@ package rpmtest
 import (
 	"bytes"
 	"crypto"
-	"crypto/dsa" //nolint:staticcheck // what old packages are signed with
+	//lint:ignore SA1019 what old packages are signed with
+	"crypto/dsa"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/binary"

@@ -1,0 +1,67 @@
+# make demo   plays the whole story: packages, lists, a booted kernel, a quote, a verdict
+# make test   runs all tests, those in guests too
+# make help   lists the rest
+
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+FUZZTIME ?= 30s
+
+commands = diglim-gen diglim-upload attest-verify
+man      = $(commands:%=docs/man/%.1)
+
+export CGO_ENABLED = 0
+
+.PHONY: all test lint fuzz demo vm bench man install dist clean help deps $(commands)
+
+all: $(commands)  ## build the three programs into bin/
+
+$(commands):
+	$(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/$@ ./cmd/$@
+
+deps:  ## install the Debian packages that tests and demo need (as root)
+	@test/install-deps
+
+test: deps  ## run all tests, those in guests too
+	$(GO) vet ./...
+	$(GO) test -timeout 30m ./...
+
+vm: deps  ## run only the tests in guests, and say what they do
+	$(GO) test -count=1 -timeout 30m -v ./test/vm/...
+
+demo: deps all  ## play the whole story
+	@$(GO) run ./test/vm/demo
+
+lint: deps  ## what must be clean before a change lands
+	$(GO) mod tidy -diff
+	@test -z "$$(gofmt -l .)" || { echo 'not formatted:'; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	GOARCH=arm64 $(GO) build ./...
+	GOARCH=s390x $(GO) vet ./...
+	shellcheck .ci/run test/install-deps
+	@test/vulncheck
+
+fuzz:  ## run every fuzz target for FUZZTIME (30s)
+	@test/fuzz $(FUZZTIME)
+
+bench:  ## compare with peers, in one run
+	$(GO) run ./bench
+
+man:  ## check the manual pages
+	@for page in $(man); do man --warnings=w -l "$$page" >/dev/null || exit 1; done
+
+install: all  ## install programs and manual pages below DESTDIR/PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(commands:%=bin/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(man) $(DESTDIR)$(PREFIX)/share/man/man1
+
+dist:  ## make build/diglim.tar.gz of what is committed
+	mkdir -p build
+	git archive --prefix=diglim/ -o build/diglim.tar.gz HEAD
+
+clean:  ## remove what was built; kernels for guests too
+	rm -rf bin build
+
+help:
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
