@@ -1,0 +1,186 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"diglim/test/vm/plan"
+)
+
+// A Machine is what Boot boots.
+type Machine struct {
+	Kernel  Kernel
+	Initrd  string // from WriteInitrd
+	Disk    string // from WriteDisk; the guest writes to it
+	Cmdline string // for the kernel, besides the console
+	TPM     bool   // a new TPM 2.0 with SHA-1 and SHA-256 banks
+	Memory  int    // MiB; 0 is 512
+}
+
+// A Result is what a guest left when it had carried out its plan.
+type Result struct {
+	Console string // all that was written to the serial console
+	Out     string // directory with a copy of the guest's plan.Out
+}
+
+// Command returns what a command of the plan wrote, to standard output and
+// standard error, and its exit code.
+func (r Result) Command(name string) (output string, exit int, err error) {
+	base := filepath.Join(r.Out, name)
+	data, err := os.ReadFile(base + plan.OutputSuffix)
+	if err != nil {
+		return "", 0, err
+	}
+	code, err := os.ReadFile(base + plan.ExitSuffix)
+	if err != nil {
+		return "", 0, err
+	}
+	exit, err = strconv.Atoi(string(code))
+	return string(data), exit, err
+}
+
+// KernelLog returns the guest's kernel log.
+func (r Result) KernelLog() (string, error) {
+	data, err := os.ReadFile(filepath.Join(r.Out, plan.KernelLog))
+	return string(data), err
+}
+
+// Boot boots the machine and waits until it powers off. The console goes to
+// Disk + ".console", the results to Disk + ".out". Whatever happens, no process
+// is left when it returns. An error quotes the end of the console.
+func Boot(ctx context.Context, m Machine) (Result, error) {
+	// The child processes are to die with this thread, so it must not end
+	// before them.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	console := m.Disk + ".console"
+	if err := os.Remove(console); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Result{}, err
+	}
+	bootErr := boot(ctx, m, console)
+	text, err := os.ReadFile(console)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Result{}, err
+	}
+	r := Result{Console: string(text), Out: m.Disk + ".out"}
+	if bootErr == nil {
+		bootErr = readOut(ctx, m.Disk, r.Out)
+	}
+	if bootErr == nil {
+		_, bootErr = os.Stat(filepath.Join(r.Out, plan.Finished))
+	}
+	if bootErr != nil {
+		return r, fmt.Errorf("guest on %s: %w\nconsole:\n%s", m.Kernel.Release, bootErr, tail(r.Console, 25))
+	}
+	return r, nil
+}
+
+func boot(ctx context.Context, m Machine, console string) error {
+	// The path of a socket is short, that of a test's directory often not.
+	dir, err := os.MkdirTemp("", "vm-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+
+	memory := m.Memory
+	if memory == 0 {
+		memory = 512
+	}
+	args := []string{
+		"-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(memory),
+		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:" + console,
+		"-kernel", m.Kernel.image(), "-initrd", m.Initrd,
+		"-append", strings.TrimSpace("console=ttyS0 panic=-1 quiet " + m.Cmdline),
+		"-drive", "if=none,id=disk,format=raw,cache=unsafe,file=" + m.Disk,
+		"-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
+	}
+	if m.TPM {
+		socket := filepath.Join(dir, "tpm.sock")
+		stop, err := startTPM(ctx, dir, socket)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		args = append(args, "-chardev", "socket,id=tpm,path="+socket,
+			"-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0")
+	}
+
+	qemu, err := command(ctx, "qemu-system-x86_64", args...)
+	if err != nil {
+		return err
+	}
+	out, err := qemu.CombinedOutput()
+	if ctx.Err() != nil {
+		return fmt.Errorf("stopped: %w", ctx.Err())
+	}
+	if err != nil {
+		return fmt.Errorf("qemu: %w\n%s", err, tail(string(out), 20))
+	}
+	return nil
+}
+
+// startTPM makes a new TPM, with its state in dir, and starts it. stop ends it
+// and waits for its end.
+func startTPM(ctx context.Context, dir, socket string) (stop func(), err error) {
+	state := filepath.Join(dir, "tpm")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		return nil, err
+	}
+	if _, err := run(ctx, "", "swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", "sha1,sha256"); err != nil {
+		return nil, err
+	}
+
+	// swtpm is given a socket that listens already: nobody has to wait for it.
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	listener.SetUnlinkOnClose(false)
+	file, err := listener.File()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+
+	ctx, cancel := context.WithCancel(ctx)
+	swtpm, err := command(ctx, "swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state,
+		"--ctrl", "type=unixio,fd=3", "--terminate")
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	swtpm.ExtraFiles = []*os.File{file}
+	if err := swtpm.Start(); err != nil {
+		cancel()
+		return nil, fmt.Errorf("swtpm: %w", err)
+	}
+	return func() {
+		cancel()
+		swtpm.Wait() // killed, so it says so
+	}, nil
+}
+
+// command returns a command without standard input that dies with ctx or with
+// the calling thread.
+func command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+	path, err := lookPath(name)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd, nil
+}

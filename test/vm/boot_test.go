@@ -1,0 +1,152 @@
+package vm_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"diglim/test/vm"
+	"diglim/test/vm/plan"
+)
+
+// eachKernel runs test on the kernels of all series, one after the other.
+func eachKernel(t *testing.T, test func(t *testing.T, ctx context.Context, k vm.Kernel)) {
+	vm.Require(t)
+	for _, series := range vm.Series {
+		t.Run(series, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			defer cancel()
+			k, err := vm.Fetch(ctx, series)
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(t, ctx, k)
+		})
+	}
+}
+
+// buildModule builds the DIGLIM module for k and returns it as a file of an
+// initramfs.
+func buildModule(t *testing.T, ctx context.Context, k vm.Kernel) vm.File {
+	t.Helper()
+	object, err := k.BuildModule(ctx, "../kmod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vm.File{Name: "modules/diglim_v3.ko", Mode: 0o644, Path: object}
+}
+
+// writeMachine writes the initramfs for the plan and a disk that holds the tree.
+func writeMachine(t *testing.T, ctx context.Context, k vm.Kernel, p plan.Plan, tree string, files ...vm.File) vm.Machine {
+	t.Helper()
+	dir := t.TempDir()
+	m := vm.Machine{Kernel: k, Initrd: filepath.Join(dir, "initrd"), Disk: filepath.Join(dir, "disk")}
+	if err := vm.WriteInitrd(ctx, m.Initrd, k, p, files...); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.WriteDisk(ctx, m.Disk, tree, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+var kernelTrouble = regexp.MustCompile(`.*(\bBUG\b|WARNING:|Oops|[Ll]eak).*`)
+
+// checkKernelLog fails the test if the guest's kernel complained.
+func checkKernelLog(t *testing.T, r vm.Result) {
+	t.Helper()
+	log, err := r.KernelLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range kernelTrouble.FindAllString(log, -1) {
+		t.Errorf("kernel log: %s", line)
+	}
+	if t.Failed() {
+		t.Logf("kernel log:\n%s", log)
+	}
+}
+
+// The guest's TPM is the one that the firmware and IMA have measured into.
+func TestBoot(t *testing.T) {
+	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
+		tree := t.TempDir()
+		if err := os.WriteFile(filepath.Join(tree, "hello"), []byte("from the disk\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		busybox := vm.File{Name: "busybox", Mode: 0o755, Path: "/bin/busybox"}
+		data, err := os.ReadFile(busybox.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(tree, "busybox"), data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		p := plan.Plan{
+			Modules: []string{"/modules/diglim_v3.ko"},
+			Early: []plan.Command{
+				{Name: "count", Argv: []string{"/busybox", "cat", "/sys/kernel/security/integrity/diglim/digests_count"}},
+			},
+			Commands: []plan.Command{
+				{Name: "hello", Argv: []string{"/busybox", "cat", "/hello"}},
+				{Name: "false", Argv: []string{"/busybox", "false"}},
+				{Name: "missing", Argv: []string{"/missing"}},
+				{Name: "pcr10", Argv: []string{"/busybox", "cat", "/sys/class/tpm/tpm0/pcr-sha256/10"}},
+			},
+			Unload: []string{"diglim_v3"},
+		}
+		m := writeMachine(t, ctx, k, p, tree, buildModule(t, ctx, k), busybox)
+		m.TPM = true
+		r, err := vm.Boot(ctx, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []struct {
+			name, output string
+			exit         int
+		}{
+			{"count", `^Parser digests: 0\nFile digests: 0\nMetadata digests: 0\nDigest list digests: 0\n$`, 0},
+			{"hello", `^from the disk\n$`, 0},
+			{"false", `^$`, 1},
+			{"missing", `^guestinit: .*no such file`, 127},
+			{"pcr10", `^[0-9A-F]{64}\n$`, 0},
+		} {
+			output, exit, err := r.Command(want.name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if exit != want.exit || !regexp.MustCompile(want.output).MatchString(output) {
+				t.Errorf("%s: exit code %d, output %q; want %d, %s", want.name, exit, output, want.exit, want.output)
+			}
+		}
+		if output, _, _ := r.Command("pcr10"); regexp.MustCompile(`^0+\n$`).MatchString(output) {
+			t.Errorf("PCR 10 is %s: IMA found no TPM", output)
+		}
+		checkKernelLog(t, r)
+	})
+}
+
+// A guest that does not power off in time is stopped, and the error shows how
+// far it came.
+func TestBootDeadline(t *testing.T) {
+	vm.Require(t)
+	k, err := vm.Fetch(t.Context(), vm.Series[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := plan.Plan{Early: []plan.Command{{Name: "hang", Argv: []string{"/busybox", "sleep", "3600"}}}}
+	m := writeMachine(t, t.Context(), k, p, t.TempDir(), vm.File{Name: "busybox", Mode: 0o755, Path: "/bin/busybox"})
+	m.Cmdline = "loglevel=7"
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	defer cancel()
+	_, err = vm.Boot(ctx, m)
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if !regexp.MustCompile(`stopped: context deadline exceeded\nconsole:\n.+`).MatchString(err.Error()) {
+		t.Errorf("error does not show the console:\n%v", err)
+	}
+}

@@ -1,0 +1,97 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"diglim/test/vm/plan"
+)
+
+// Build builds a static program for a guest from a Go package of the
+// repository, named by its import path.
+func Build(ctx context.Context, output, pkg string) error {
+	root, err := Root()
+	if err != nil {
+		return err
+	}
+	output, err = filepath.Abs(output)
+	if err != nil {
+		return err
+	}
+	_, err = run(ctx, root, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", output, pkg)
+	return err
+}
+
+// WriteInitrd writes an initramfs for k that carries out the plan. files are
+// what the plan needs of programs, modules and data before the disk is mounted;
+// the modules for the disk itself are added and come first.
+func WriteInitrd(ctx context.Context, path string, k Kernel, p plan.Plan, files ...File) error {
+	modules, err := k.disk(ctx)
+	if err != nil {
+		return err
+	}
+	all := p
+	all.Modules = nil
+	for _, m := range modules {
+		all.Modules = append(all.Modules, "/"+m.Name)
+	}
+	all.Modules = append(all.Modules, p.Modules...)
+	data, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+
+	init := path + ".init"
+	defer os.Remove(init)
+	if err := Build(ctx, init, "diglim/test/vm/guestinit"); err != nil {
+		return err
+	}
+	files = append(files, modules...)
+	files = append(files,
+		File{Name: "init", Mode: 0o755, Path: init},
+		File{Name: plan.Path[1:], Mode: 0o644, Data: data})
+
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := WriteCPIO(f, files); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// WriteDisk writes an ext4 image of size bytes that holds the tree below dir,
+// extended attributes included. Everything belongs to root. There is no
+// journal: what the guest has synced is in the image.
+func WriteDisk(ctx context.Context, path, dir string, size int64) error {
+	const block = 4096
+	_, err := run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal",
+		"-b", strconv.Itoa(block), "-d", dir, path, strconv.FormatInt(size/block, 10))
+	return err
+}
+
+// readOut copies the results from a disk to dir.
+func readOut(ctx context.Context, disk, dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	tmp := dir + ".rdump"
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	// debugfs does not fail when its command does.
+	if _, err := run(ctx, tmp, "debugfs", "-R", "rdump "+plan.Out+" .", disk); err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(tmp, plan.Out), dir); err != nil {
+		return fmt.Errorf("no results on the disk: %w", err)
+	}
+	return nil
+}
