@@ -1,0 +1,60 @@
+package imalog_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"diglim/tpm/tpmtest"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/corpus.tsv")
+
+// TestCorpus keeps what becomes of every log and non-log of the corpus in
+// testdata/corpus.tsv.
+func TestCorpus(t *testing.T) {
+	samples, err := filepath.Glob(filepath.Join(tpmtest.Corpus(t, "ima"), "*/*"))
+	if err != nil || len(samples) < 10 {
+		t.Fatalf("%d samples, %v", len(samples), err)
+	}
+	guests, err := filepath.Glob(filepath.Join(tpmtest.Corpus(t, "vm-evidence"), "*/*ima.bin*"))
+	if err != nil || len(guests) < 6 {
+		t.Fatalf("%d logs of guests, %v", len(guests), err)
+	}
+	var b strings.Builder
+	fmt.Fprintln(&b, "file\tentries\tknown\tviolations\thash wrong\tresult")
+	for _, name := range slices.Concat(samples, guests) {
+		all, err := parse(tpmtest.Read(t, name))
+		known, violations, wrong := 0, 0, 0
+		for _, e := range all {
+			switch {
+			case e.Violation:
+				violations++
+			case !e.Authentic():
+				wrong++
+			}
+			if e.Known {
+				known++
+			}
+		}
+		result := "ok"
+		if err != nil {
+			result = err.Error()
+		}
+		parts := strings.Split(filepath.ToSlash(name), "/")
+		fmt.Fprintf(&b, "%s\t%d\t%d\t%d\t%d\t%s\n", strings.Join(parts[len(parts)-3:], "/"), len(all), known, violations, wrong, result)
+	}
+	const table = "testdata/corpus.tsv"
+	if *update {
+		if err := os.WriteFile(table, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := string(tpmtest.Read(t, table)); b.String() != want {
+		t.Errorf("%s says\n%s\nbut it is\n%s", table, want, b.String())
+	}
+}
