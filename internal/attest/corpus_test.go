@@ -1,0 +1,107 @@
+package attest_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"diglim/internal/attest"
+	"diglim/internal/digest"
+	"diglim/internal/policy"
+	"diglim/tpm"
+	"diglim/tpm/imalog"
+	"diglim/tpm/tpmtest"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/corpus.tsv")
+
+// TestCorpus keeps in testdata/corpus.tsv what becomes of real quotes with
+// their logs: once by a policy that knows every file of the log, once by one
+// that knows every file but the last proven one.
+func TestCorpus(t *testing.T) {
+	quotes, guests := tpmtest.Corpus(t, "quote"), tpmtest.Corpus(t, "vm-evidence")
+	ima := tpmtest.Corpus(t, "ima")
+	type run struct{ dir, quote, key, log string }
+	var runs []run
+	for _, guest := range []string{"ovmf-tis-6.12cloud-imang", "seabios-crb-6.1cloud-imasig"} {
+		dir := filepath.Join(guests, guest)
+		runs = append(runs,
+			run{dir, "quote", "ak.pub", dir + "/ima.bin"},
+			run{dir, "quote-ecc", "ake.pub", dir + "/ima.bin"}, // read before this quote
+			run{dir, "quote-ecc", "ake.pub", dir + "/stale.ima.bin"},
+			run{dir, "stale", "ak.tpm2b", dir + "/stale.ima.bin"},
+			run{dir, "viol", "ak.pem", dir + "/viol.ima.bin"})
+	}
+	runs = append(runs, run{filepath.Join(guests, "ovmf-tis-6.12cloud-imang"), "quote", "ak.pub", filepath.Join(guests, "ovmf-tis-6.12cloud-imang", "ima.bin.sha256")})
+	for _, quote := range []string{"quote-sha1", "quote-sha256"} {
+		dir := filepath.Join(quotes, "swtpm-ibmtss-kvtpm-rsa")
+		runs = append(runs, run{dir, quote, "ak.pub", ima + "/ibmtss/sha1.log"}, run{dir, quote, "ak.pub", ima + "/ibmtss/sha256.log"})
+		dir = filepath.Join(quotes, "swtpm-imatest11-rsa")
+		runs = append(runs, run{dir, quote, "ak.pub", ima + "/ibmtss/imatest-11.log"})
+	}
+	var b strings.Builder
+	fmt.Fprintln(&b, "evidence\tlog\tentries\tproven\tviolations\tall known\tfindings\tall but one known")
+	for _, r := range runs {
+		key, err := tpm.ParsePublic(tpmtest.Read(t, r.dir, r.key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		nonce, err := hex.DecodeString(string(bytes.TrimSpace(tpmtest.Read(t, r.dir, "nonce.hex"))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ev := attest.Evidence{
+			Quote:     tpmtest.Read(t, r.dir, r.quote+".msg"),
+			Signature: tpmtest.Read(t, r.dir, r.quote+".sig"),
+			PCRs:      tpmtest.Read(t, r.dir, r.quote+".pcrs"),
+			IMALog:    tpmtest.Read(t, r.log),
+		}
+		judge := func(known *policy.Files) attest.Verdict {
+			bank := digest.SHA256
+			if strings.HasSuffix(r.quote, "sha1") {
+				bank = digest.SHA1
+			}
+			return attest.Judge(ev, attest.Challenge{Nonce: nonce, Key: key}, &policy.Policy{Bank: bank, PCR: policy.IMAPCR, Known: *known})
+		}
+		all := judge(files(ev.IMALog, digest.Digest{}))
+		var codes []string
+		for _, f := range all.Findings {
+			codes = append(codes, string(f.Code))
+		}
+		but := attest.CouldNotTell
+		if n := len(all.Known); n > 0 {
+			but = judge(files(ev.IMALog, all.Known[n-1].Digest)).Outcome
+		}
+		fmt.Fprintf(&b, "%s/%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", filepath.Base(r.dir), r.quote, filepath.Base(r.log),
+			all.Entries, all.Proven, all.Violations, all.Outcome, strings.Join(codes, " "), but)
+	}
+	const table = "testdata/corpus.tsv"
+	if *update {
+		if err := os.WriteFile(table, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := string(tpmtest.Read(t, table)); b.String() != want {
+		t.Errorf("%s says\n%s\nbut it is\n%s", table, want, b.String())
+	}
+}
+
+// files is the set of all files of a log but one.
+func files(log []byte, but digest.Digest) *policy.Files {
+	var known policy.Files
+	known.Add(digest.Sum(digest.SHA256, []byte("a file of no log")), policy.Source{})
+	for e, err := range imalog.Entries(log) {
+		if err != nil {
+			break
+		}
+		if !e.Digest.IsZero() && e.Digest != but {
+			known.Add(e.Digest, policy.Source{List: "corpus", Path: string(e.Path)})
+		}
+	}
+	return &known
+}

@@ -1,0 +1,153 @@
+package attest
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"diglim/internal/digest"
+	"diglim/internal/policy"
+)
+
+// An Outcome is one of three answers. The zero Outcome is NotTrusted.
+type Outcome int
+
+// The outcomes, from worst to best.
+const (
+	NotTrusted   Outcome = iota // something was refused
+	CouldNotTell                // something is missing or cannot be read
+	Trusted
+)
+
+func (o Outcome) String() string {
+	switch o {
+	case Trusted:
+		return "trusted"
+	case CouldNotTell:
+		return "could not tell"
+	}
+	return "not trusted"
+}
+
+// MarshalText is String, for JSON.
+func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// A Verdict is what Judge has to say. The zero Verdict is not trusted.
+type Verdict struct {
+	Outcome  Outcome    `json:"outcome"`
+	Findings []Finding  `json:"findings"` // all of them, in the order of the log
+	Known    []Measured `json:"known"`    // proven entries whose file is known
+	Unproven []Measured `json:"unproven"` // entries that the quote does not cover
+
+	Entries    int `json:"entries"`    // in the log
+	Proven     int `json:"proven"`     // covered by the quote
+	Violations int `json:"violations"` // among the proven
+
+	// From the quote, once it is verified.
+	Clock    uint64 `json:"clock_ms"`
+	Resets   uint32 `json:"reset_count"`
+	Restarts uint32 `json:"restart_count"`
+}
+
+// A Finding is a fact that stands between a host and trust, or one that the
+// reader should know.
+type Finding struct {
+	Code     Code    `json:"code"`
+	Leaves   Outcome `json:"leaves"`             // the best outcome that is possible with it
+	Unproven bool    `json:"unproven,omitempty"` // about an entry that the quote does not cover
+
+	Entry  int           `json:"entry,omitempty"` // number in the log, from 1; 0 if it is about no entry
+	Path   Path          `json:"path,omitempty"`
+	Digest digest.Digest `json:"digest,omitzero"` // as found
+
+	Expected digest.Digest `json:"expected,omitzero"`  // where there is one value
+	Packaged []Packaged    `json:"packaged,omitempty"` // what known packages have at Path
+
+	Why string `json:"why"`
+}
+
+// Packaged is a file as a package has it.
+type Packaged struct {
+	Digest digest.Digest `json:"digest"`
+	policy.Source
+}
+
+// Measured is an entry about a file.
+type Measured struct {
+	Entry   int             `json:"entry"`
+	Path    Path            `json:"path"`
+	Digest  digest.Digest   `json:"digest"`
+	Sources []policy.Source `json:"sources"` // empty if the file is not known
+}
+
+// A Code names a kind of finding. Codes are stable.
+type Code string
+
+// Findings about what was asked, and with what.
+const (
+	PolicyRejects Code = "policy-rejects-all"
+	NoNonce       Code = "no-nonce"
+	NoKey         Code = "no-ak"
+	Missing       Code = "evidence-missing"
+	Malformed     Code = "evidence-malformed"
+)
+
+// Findings about the quote.
+const (
+	NotAQuote      Code = "not-a-quote"
+	WeakAlgorithm  Code = "algorithm-not-accepted"
+	KeyNotSuitable Code = "ak-not-suitable"
+	BadSignature   Code = "bad-signature"
+	WrongNonce     Code = "wrong-nonce"
+	OtherPCRs      Code = "pcr-selection-differs"
+	WrongPCRs      Code = "pcr-values-differ"
+)
+
+// Findings about the log as a whole.
+const (
+	PCRNotQuoted    Code = "pcr-not-quoted"
+	NotExtended     Code = "pcr-not-extended"
+	DoesNotReplay   Code = "log-does-not-replay"
+	SecondPCR       Code = "entries-on-another-pcr"
+	NoAggregate     Code = "boot-aggregate-missing"
+	NothingMeasured Code = "nothing-measured"
+)
+
+// Findings about an entry.
+const (
+	WrongAggregate  Code = "boot-aggregate-differs"
+	NoAggregatePCRs Code = "boot-aggregate-not-quoted"
+	WrongHash       Code = "template-hash-differs"
+	UnknownTemplate Code = "unknown-template"
+	UnknownFile     Code = "unknown-file"
+	Violation       Code = "violation"
+	ViolationData   Code = "violation-with-data"
+)
+
+// A Path is a file's path as the kernel wrote it: any bytes.
+type Path string
+
+// String returns the path in a form that is safe to print and that no two
+// paths share: \xNN for what is not printable UTF-8, \\ for a backslash.
+func (p Path) String() string {
+	var b strings.Builder
+	for s := string(p); s != ""; {
+		r, n := utf8.DecodeRuneInString(s)
+		switch {
+		case r == '\\':
+			b.WriteString(`\\`)
+		case r == utf8.RuneError && n == 1, !unicode.IsPrint(r):
+			for _, c := range []byte(s[:n]) {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			}
+		default:
+			b.WriteString(s[:n])
+		}
+		s = s[n:]
+	}
+	return b.String()
+}
+
+// MarshalText is String, for JSON.
+func (p Path) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
