@@ -90,8 +90,8 @@ func parsePEM(b []byte) (*Key, error) {
 func parseArea(b []byte, base int64) (*Key, error) {
 	r := wire.New("public key", binary.BigEndian, b).At(base)
 	kind, _, attrs := r.U16(), r.U16(), r.U32()
-	if r.Err() == nil && kind != algRSA && kind != algECC {
-		return nil, fmt.Errorf("%w: public key: neither RSA nor ECC but %#04x", ErrKey, kind)
+	if kind != algRSA && kind != algECC {
+		r.FailAt(base, fmt.Errorf("type %#04x is neither RSA nor ECC", kind))
 	}
 	sized(r, "policy", maxDigest)
 	if r.U16() != algNull { // symmetric: only storage keys have it

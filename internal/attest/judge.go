@@ -29,7 +29,7 @@ type Evidence struct {
 // is only to who enrolled it.
 type Challenge struct {
 	Nonce []byte
-	Key   *tpm.Key
+	AK    []byte // public key: TPMT_PUBLIC, TPM2B_PUBLIC or PEM
 }
 
 // Judge says whether the host that answered the challenge is what the policy
@@ -69,7 +69,12 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 	if len(ch.Nonce) == 0 {
 		j.find(Finding{Code: NoNonce, Leaves: CouldNotTell, Why: "no nonce given: nothing says that the evidence is fresh"})
 	}
-	if ch.Key == nil {
+	var key *tpm.Key
+	var err error
+	if len(ch.AK) > 0 {
+		key, err = tpm.ParsePublic(ch.AK)
+		j.refused(err)
+	} else {
 		j.find(Finding{Code: NoKey, Leaves: CouldNotTell, Why: "no AK given: nothing says whose evidence it is"})
 	}
 	for _, part := range []struct {
@@ -83,7 +88,6 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 	var q *tpm.Quote
 	var sig *tpm.Signature
 	var values tpm.Values
-	var err error
 	if len(ev.Quote) > 0 {
 		q, err = tpm.ParseQuote(ev.Quote)
 		j.refused(err)
@@ -97,10 +101,10 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 		j.refused(err)
 	}
 	// A missing log does not keep the quote from being verified.
-	if q == nil || sig == nil || values == nil || ch.Key == nil || len(ch.Nonce) == 0 {
+	if q == nil || sig == nil || values == nil || key == nil || len(ch.Nonce) == 0 {
 		return
 	}
-	if j.pcrs, err = q.Verify(sig, ch.Key, ch.Nonce, values); err != nil {
+	if j.pcrs, err = q.Verify(sig, key, ch.Nonce, values); err != nil {
 		j.refused(err)
 		return
 	}

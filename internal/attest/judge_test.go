@@ -26,7 +26,7 @@ type host struct {
 	pcrs   []int           // quoted
 	width  digest.Algorithm
 	nonce  []byte
-	key    *tpm.Key
+	ak     []byte
 	policy *policy.Policy
 	change func(*attest.Evidence)
 }
@@ -34,10 +34,6 @@ type host struct {
 // honest is a host that is trusted: all its files are known, the quote covers
 // its log but for two entries.
 func honest(t *testing.T) host {
-	key, err := tpm.ParsePublic(ak.Public(tpmtest.AKAttributes))
-	if err != nil {
-		t.Fatal(err)
-	}
 	known := &policy.Policy{Bank: digest.SHA256, PCR: policy.IMAPCR}
 	for _, name := range []string{"init", "bash", "sshd", "late", "later"} {
 		known.Known.Add(file(name), policy.Source{Package: name + "-1.0-1.x86_64", List: "0-file_list-rpm-" + name, Path: "/usr/bin/" + name, Signer: "vendor"})
@@ -59,7 +55,7 @@ func honest(t *testing.T) host {
 		pcrs:   []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10},
 		width:  digest.SHA1,
 		nonce:  []byte("this session's challenge"),
-		key:    key,
+		ak:     ak.Public(tpmtest.AKAttributes),
 		policy: known,
 	}
 }
@@ -107,7 +103,7 @@ func (h host) evidence(t *testing.T) attest.Evidence {
 }
 
 func (h host) judge(t *testing.T) attest.Verdict {
-	return attest.Judge(h.evidence(t), attest.Challenge{Nonce: h.nonce, Key: h.key}, h.policy)
+	return attest.Judge(h.evidence(t), attest.Challenge{Nonce: h.nonce, AK: h.ak}, h.policy)
 }
 
 // add makes the host measure something before the quote.
@@ -415,8 +411,16 @@ func TestAttack46MissingEvidence(t *testing.T) {
 		}
 	}
 	h := honest(t)
-	h.key = nil
+	h.ak = nil
 	expect(t, "no key", h.judge(t), attest.CouldNotTell, attest.NoKey)
+	h.ak = []byte("garbage, not a key")
+	expect(t, "garbage for a key", h.judge(t), attest.CouldNotTell, attest.Malformed)
+	h.ak = ak.Public(tpmtest.AKAttributes)[:40]
+	expect(t, "half a key", h.judge(t), attest.CouldNotTell, attest.Malformed)
+	h.ak = ak.Public(tpmtest.AKAttributes &^ (1 << 16))
+	expect(t, "a key that signs anything", h.judge(t), attest.NotTrusted, attest.KeyNotSuitable)
+	h.ak = tpmtest.NewRSA(2048).PEM()
+	expect(t, "another host's key", h.judge(t), attest.NotTrusted, attest.BadSignature)
 	h = honest(t)
 	e := tpmtest.NewEntry("/usr/bin/bash", file("bash"))
 	e.Template = "ima-modsig"
@@ -473,7 +477,7 @@ func TestMemoryCeiling(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	v := attest.Judge(ev, attest.Challenge{Nonce: h.nonce, Key: h.key}, h.policy)
+	v := attest.Judge(ev, attest.Challenge{Nonce: h.nonce, AK: h.ak}, h.policy)
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if v.Outcome != attest.NotTrusted || len(v.Findings) != 50_001 {
