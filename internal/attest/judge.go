@@ -108,6 +108,7 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 		j.refused(err)
 		return
 	}
+	j.verdict.Quoted = true
 	j.verdict.Clock, j.verdict.Resets, j.verdict.Restarts = q.Clock, q.ResetCount, q.RestartCount
 }
 

@@ -45,6 +45,7 @@ type Verdict struct {
 	Violations int `json:"violations"` // among the proven
 
 	// From the quote, once it is verified.
+	Quoted   bool   `json:"quote_verified"`
 	Clock    uint64 `json:"clock_ms"`
 	Resets   uint32 `json:"reset_count"`
 	Restarts uint32 `json:"restart_count"`

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+
+	"diglim/internal/attest"
+	"diglim/internal/cli"
+	"diglim/internal/digest"
+	"diglim/internal/keyring"
+	"diglim/internal/policy"
+
+	"github.com/spf13/cobra"
+)
+
+type check struct {
+	lists         string
+	keyrings      []string
+	allowUnsigned bool
+	allowWeak     bool
+	nonce, ak     string
+	violations    string
+	json          bool
+
+	quote, signature, pcrs, ima string // single files
+}
+
+func checkCommand() *cobra.Command {
+	var c check
+	cmd := &cobra.Command{
+		Use:   "check --lists DIR --keyring FILE|DIR --nonce HEX --ak FILE [flags] [EVIDENCE_DIR]",
+		Short: "judge a host's evidence",
+		Long: `Verifies the quote with the host's attestation key and the nonce that the host
+was given, replays the IMA log up to what was quoted, and looks every measured
+file up in the digest lists. Only lists that a key of the keyrings signed count.
+
+Nonce and key are the verifier's own: those in the evidence prove nothing. To
+enrol a host, keep the ak.pub that it collected when you knew it to be good.
+Entries after the quoted state are reported as unproven.`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.lists, "lists", "", "`directory` of digest lists")
+	f.StringArrayVar(&c.keyrings, "keyring", nil, "believe lists signed by the OpenPGP keys in this `file` or directory (repeatable)")
+	f.BoolVar(&c.allowUnsigned, "allow-unsigned", false, "believe lists that nobody signed too")
+	f.BoolVar(&c.allowWeak, "allow-weak", false, "believe list signatures over MD5 and SHA-1 too")
+	f.StringVar(&c.nonce, "nonce", "", "what the host was asked, in `hex`, 16 to 64 bytes")
+	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC or PEM public key")
+	f.StringVar(&c.violations, "violations", "deny", "violations in the IMA log: deny, or report and go on")
+	f.BoolVar(&c.json, "json", false, "answer as JSON")
+	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+quoteFile)
+	f.StringVar(&c.signature, "signature", "", "signature `file`, instead of the evidence's "+signatureFile)
+	f.StringVar(&c.pcrs, "pcrs", "", "PCR values `file`, instead of the evidence's "+pcrsFile)
+	f.StringVar(&c.ima, "ima-log", "", "IMA log `file`, instead of the evidence's "+imaFile)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		a := answer{}
+		err := c.run(args, &a)
+		for _, r := range a.refused() {
+			fmt.Fprintf(cmd.ErrOrStderr(), "refused: %s: %s\n", cli.Text(r.List), cli.Text(r.Error))
+		}
+		if a.Lists != nil && a.Lists.Unsigned > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s that nobody signed believed, because of --allow-unsigned\n", cli.Plural(a.Lists.Unsigned, "list"))
+		}
+		if a.Lists != nil && a.Lists.Weak > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s with a weak signature believed, because of --allow-weak\n", cli.Plural(a.Lists.Weak, "list"))
+		}
+		if err != nil {
+			if c.json {
+				a.Outcome, a.Error = attest.CouldNotTell, err.Error()
+				err = errors.Join(err, a.writeJSON(cmd.OutOrStdout()))
+			}
+			return err
+		}
+		write := a.writeText
+		if c.json {
+			write = a.writeJSON
+		}
+		if err := write(cmd.OutOrStdout()); err != nil {
+			return err
+		}
+		return cli.Exit(map[attest.Outcome]int{attest.Trusted: cli.Yes, attest.NotTrusted: cli.No, attest.CouldNotTell: cli.Unknown}[a.Outcome])
+	}
+	return cmd
+}
+
+// answer is what check prints as JSON.
+type answer struct {
+	Evidence string `json:"evidence,omitempty"`
+	attest.Verdict
+	Lists *lists `json:"lists,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+func (a *answer) refused() []refusedList {
+	if a.Lists == nil {
+		return nil
+	}
+	return a.Lists.Refused
+}
+
+// writeJSON prints empty arrays where there is nothing, never null.
+func (a *answer) writeJSON(w io.Writer) error {
+	a.Findings = append([]attest.Finding{}, a.Findings...)
+	a.Known = append([]attest.Measured{}, a.Known...)
+	a.Unproven = append([]attest.Measured{}, a.Unproven...)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(a)
+}
+
+// run fills the answer. The error is about what the user gave, not about what
+// the host did.
+func (c *check) run(args []string, a *answer) error {
+	pol := policy.Policy{Bank: digest.SHA256, PCR: policy.IMAPCR}
+	switch c.violations {
+	case "deny":
+	case "report":
+		pol.ReportViolations = true
+	default:
+		return fmt.Errorf("violations %q: deny and report are known", c.violations)
+	}
+	if c.nonce == "" {
+		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
+			"give with --nonce what the host was asked; the %s that it sent is not that", nonceFile)
+	}
+	var ch attest.Challenge
+	var err error
+	if ch.Nonce, err = parseNonce(c.nonce); err != nil {
+		return err
+	}
+	if c.ak != "" {
+		if ch.AK, err = readFile(c.ak, maxSmall); err != nil {
+			return fmt.Errorf("attestation key: %w", err)
+		}
+	}
+	ev, err := c.evidence(args)
+	if err != nil {
+		return err
+	}
+	if len(args) == 1 {
+		a.Evidence = args[0]
+	}
+	if a.Lists, err = c.loadLists(); err != nil {
+		return err
+	}
+	pol.Known = a.Lists.known
+	if pol.Known.Len() == 0 {
+		return cli.Hint(fmt.Errorf("%s: no list is believed", c.lists), "the lists need a signature by a key given with --keyring")
+	}
+	a.Verdict = attest.Judge(ev, ch, &pol)
+	return nil
+}
+
+// evidence reads the files. One that is not there is missing evidence, for
+// Judge to say; one that was named must be there.
+func (c *check) evidence(args []string) (attest.Evidence, error) {
+	var ev attest.Evidence
+	for _, part := range []struct {
+		to          *[]byte
+		named, name string
+		limit       int64
+	}{
+		{&ev.Quote, c.quote, quoteFile, maxSmall},
+		{&ev.Signature, c.signature, signatureFile, maxSmall},
+		{&ev.PCRs, c.pcrs, pcrsFile, maxSmall},
+		{&ev.IMALog, c.ima, imaFile, maxLog},
+	} {
+		path := part.named
+		if path == "" {
+			if len(args) == 0 {
+				return ev, cli.Hint(fmt.Errorf("no %s", part.name), "give an evidence directory, or --quote, --signature, --pcrs and --ima-log")
+			}
+			path = filepath.Join(args[0], part.name)
+		}
+		b, err := readFile(path, part.limit)
+		if err != nil && (part.named != "" || !errors.Is(err, fs.ErrNotExist)) {
+			return ev, fmt.Errorf("evidence: %w", err)
+		}
+		*part.to = b
+	}
+	return ev, nil
+}
+
+func (c *check) loadLists() (*lists, error) {
+	if c.lists == "" {
+		return nil, cli.Hint(errors.New("no digest lists: no file would be known"), "give their directory with --lists")
+	}
+	t := trust{keys: &keyring.Keyring{}, allowUnsigned: c.allowUnsigned, allowWeak: c.allowWeak}
+	if len(c.keyrings) > 0 {
+		var err error
+		if t.keys, err = keyring.Load(c.keyrings...); err != nil {
+			return nil, fmt.Errorf("keyring: %w", err)
+		}
+	} else if !c.allowUnsigned {
+		return nil, cli.Hint(errors.New("no keyring: no list would be believed"), "give the vendor's public keys with --keyring, e.g. --keyring /etc/pki/rpm-gpg")
+	}
+	l, err := loadLists(c.lists, t)
+	if err != nil {
+		return nil, fmt.Errorf("lists: %w", err)
+	}
+	return l, nil
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"diglim/digestlist"
+	"diglim/internal/keyring"
+	"diglim/internal/policy"
+	"diglim/rpmhdr"
+)
+
+var errUnsigned = errors.New("not signed")
+
+// lists is what was made of a directory of digest lists.
+type lists struct {
+	Accepted int           `json:"accepted"`
+	Unsigned int           `json:"unsigned"` // of those accepted, only because the user said so
+	Weak     int           `json:"weak"`     // of those accepted, only because the user said so
+	Refused  []refusedList `json:"refused"`
+
+	known policy.Files
+}
+
+type refusedList struct {
+	List  string `json:"list"`
+	Error string `json:"error"`
+}
+
+// trust says which lists to believe.
+type trust struct {
+	keys          *keyring.Keyring
+	allowUnsigned bool
+	allowWeak     bool
+}
+
+// loadLists reads the digest lists of a directory, in the order of their
+// names. A list that is not believed makes no file known, and does not keep
+// the others from it.
+func loadLists(dir string, t trust) (*lists, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, e.Name())
+		}
+	}
+	slices.SortFunc(names, digestlist.CompareNames)
+	l := &lists{Refused: []refusedList{}}
+	for _, name := range names {
+		if err := l.add(dir, name, t); err != nil {
+			l.Refused = append(l.Refused, refusedList{name, err.Error()})
+			continue
+		}
+		l.Accepted++
+	}
+	return l, nil
+}
+
+func (l *lists) add(dir, name string, t trust) error {
+	b, format, err := digestlist.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	if format == digestlist.FormatCompact {
+		return l.addCompact(name, b, t)
+	}
+	return l.addRPM(name, b, t)
+}
+
+func (l *lists) addRPM(name string, b []byte, t trust) error {
+	list, err := digestlist.ParseRPM(b)
+	if err != nil {
+		return err
+	}
+	nevra, err := list.Header.NEVRA()
+	if err != nil {
+		return err
+	}
+	var signer keyring.Signer
+	switch {
+	case list.Signature != nil:
+		signer, err = t.keys.Verify(list.Header.Signed(), list.Signature, keyring.Policy{AllowWeak: t.allowWeak})
+		if err != nil {
+			return err
+		}
+	case !t.allowUnsigned:
+		return errUnsigned
+	}
+	var files []rpmhdr.File // all of them or, if one is bad, none
+	for f, err := range list.Header.Files() {
+		if err != nil {
+			return err
+		}
+		if digestlist.Listed(f) {
+			files = append(files, f)
+		}
+	}
+	for _, f := range files {
+		l.known.Add(f.Digest, policy.Source{Package: nevra.String(), List: name, Path: f.Path(), Signer: signer.UserID})
+	}
+	if list.Signature == nil {
+		l.Unsigned++
+	}
+	if signer.Weak {
+		l.Weak++
+	}
+	return nil
+}
+
+// addCompact takes a compact list, which carries no signature of a vendor.
+func (l *lists) addCompact(name string, b []byte, t trust) error {
+	blocks, err := digestlist.ParseCompact(digestlist.V3, b)
+	if err != nil {
+		return err
+	}
+	if !t.allowUnsigned {
+		return fmt.Errorf("%w: a compact list carries no signature", errUnsigned)
+	}
+	source := policy.Source{List: name}
+	if n, err := digestlist.ParseName(name); err == nil {
+		source.Package = n.Label
+	}
+	for _, block := range blocks {
+		if block.Type == digestlist.Metadata {
+			continue // of what a file is called and may do, not of what is in it
+		}
+		for _, d := range block.Digests {
+			l.known.Add(d, source)
+		}
+	}
+	l.Unsigned++
+	return nil
+}

@@ -1,0 +1,65 @@
+// Attest-verify collects a host's evidence, and judges it against digest
+// lists.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"diglim/internal/cli"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:   "attest-verify",
+		Short: "judge what a host has run by a TPM quote and digest lists",
+		Long: `attest-verify collects what a host says about itself ("collect", on the host)
+and says whether it is to be believed ("check", anywhere else).
+
+Exit code: 0 trusted, 1 not trusted, 2 could not tell (usage, missing,
+malformed).`,
+	}
+	root.AddCommand(collectCommand(), checkCommand())
+	return cli.Run(root, args, stdout, stderr)
+}
+
+// The files of an evidence directory. Their content is what tpm2-tools and
+// the kernel write.
+const (
+	quoteFile     = "quote.msg"  // TPMS_ATTEST, as tpm2_quote -m
+	signatureFile = "quote.sig"  // TPMT_SIGNATURE, as tpm2_quote -s
+	pcrsFile      = "quote.pcrs" // PCR values, as tpm2_quote -o
+	akFile        = "ak.pub"     // TPMT_PUBLIC
+	akPEMFile     = "ak.pem"     // the same key
+	nonceFile     = "nonce.hex"  // what the quote answers
+	imaFile       = "ima.bin"    // binary_runtime_measurements
+	firmwareFile  = "bios.bin"   // binary_bios_measurements
+)
+
+const (
+	maxSmall = 64 << 10 // bytes of a quote, a signature, PCR values, a key
+	maxLog   = 1 << 30  // bytes of a log
+)
+
+// readFile reads a file of at most limit bytes. Its size is not believed:
+// files of securityfs say 0.
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%s: more than %d bytes", path, limit)
+	}
+	return b, nil
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+
+	"diglim/internal/attest"
+	"diglim/internal/cli"
+)
+
+// maxPackaged is how many packages are named that have another file under an
+// unknown one's path.
+const maxPackaged = 3
+
+// writeText prints the verdict for people: the result, what stands against
+// it, what is only to be known, what speaks for it.
+func (a *answer) writeText(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	fmt.Fprint(b, strings.ToUpper(a.Outcome.String()))
+	if a.Evidence != "" {
+		fmt.Fprintf(b, "   %s", cli.Text(a.Evidence))
+	}
+	fmt.Fprintf(b, "   %d of %s proved", a.Proven, logEntries(a.Entries))
+	if tail := a.Entries - a.Proven; tail > 0 {
+		fmt.Fprintf(b, ", %s not covered by the quote", cli.Count(tail))
+	}
+	if a.Quoted {
+		fmt.Fprintf(b, ", reset %d", a.Resets)
+	}
+	fmt.Fprintln(b)
+	for _, notes := range []bool{false, true} {
+		for _, f := range a.Findings {
+			if (f.Leaves == attest.Trusted) == notes {
+				writeFinding(b, f)
+			}
+		}
+	}
+	fmt.Fprintln(b)
+	packages := map[string]bool{}
+	for _, k := range a.Known {
+		packages[k.Sources[0].Package] = true
+	}
+	fmt.Fprintf(b, "  known     %s from %s\n", logEntries(len(a.Known)), cli.Plural(len(packages), "package"))
+	for _, m := range a.Unproven {
+		fmt.Fprintf(b, "  unproven  entry %s   %s\n", cli.Count(m.Entry), m.Path)
+	}
+	for _, f := range a.Findings {
+		if f.Code == attest.NoKey {
+			fmt.Fprintf(b, "hint: give the key that was kept when the host was enrolled with --ak, e.g. its %s\n", akFile)
+		}
+	}
+	return b.Flush()
+}
+
+func logEntries(n int) string {
+	if n == 1 {
+		return "1 log entry"
+	}
+	return cli.Count(n) + " log entries"
+}
+
+func writeFinding(w io.Writer, f attest.Finding) {
+	about := "evidence"
+	if f.Entry > 0 {
+		about = "entry " + cli.Count(f.Entry)
+	}
+	fmt.Fprintf(w, "\n  %-12s", about)
+	if f.Entry > 0 {
+		fmt.Fprintf(w, "  %s", f.Path)
+		if !f.Digest.IsZero() {
+			fmt.Fprintf(w, "   %s", f.Digest)
+		}
+		fmt.Fprintf(w, "\n  %-12s", "")
+	}
+	fmt.Fprintf(w, "  %s", cli.Text(f.Why))
+	if f.Unproven {
+		fmt.Fprint(w, " (unproven)")
+	}
+	fmt.Fprintf(w, " [%s]\n", f.Code)
+	if !f.Expected.IsZero() {
+		fmt.Fprintf(w, "  %-12s  expected %s\n", "", f.Expected)
+	}
+	for i, p := range f.Packaged {
+		if i == maxPackaged {
+			fmt.Fprintf(w, "  %-12s  and %s\n", "", cli.Plural(len(f.Packaged)-i, "other package"))
+			break
+		}
+		fmt.Fprintf(w, "  %-12s  %s has another file there: %s\n", "", cli.Text(p.Package), p.Digest)
+	}
+	if f.Code == attest.UnknownFile && len(f.Packaged) == 0 {
+		fmt.Fprintf(w, "  %-12s  a file of that name ships in no known package\n", "")
+	}
+}
