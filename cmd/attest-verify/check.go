@@ -109,6 +109,7 @@ func (a *answer) writeJSON(w io.Writer) error {
 	a.Unproven = append([]attest.Measured{}, a.Unproven...)
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
 	return e.Encode(a)
 }
 
@@ -149,7 +150,7 @@ func (c *check) run(args []string, a *answer) error {
 	}
 	pol.Known = a.Lists.known
 	if pol.Known.Len() == 0 {
-		return cli.Hint(fmt.Errorf("%s: no list is believed", c.lists), "the lists need a signature by a key given with --keyring")
+		return cli.Hint(errors.New("lists: no list is believed"), "the lists need a signature by a key given with --keyring")
 	}
 	a.Verdict = attest.Judge(ev, ch, &pol)
 	return nil

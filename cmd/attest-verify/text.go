@@ -10,9 +10,11 @@ import (
 	"diglim/internal/cli"
 )
 
-// maxPackaged is how many packages are named that have another file under an
-// unknown one's path.
-const maxPackaged = 3
+// What people are shown at most; JSON has all.
+const (
+	maxPackaged = 3  // packages that have another file under an unknown one's path
+	maxUnproven = 10 // entries that the quote does not cover
+)
 
 // writeText prints the verdict for people: the result, what stands against
 // it, what is only to be known, what speaks for it.
@@ -43,7 +45,11 @@ func (a *answer) writeText(w io.Writer) error {
 		packages[k.Sources[0].Package] = true
 	}
 	fmt.Fprintf(b, "  known     %s from %s\n", logEntries(len(a.Known)), cli.Plural(len(packages), "package"))
-	for _, m := range a.Unproven {
+	for i, m := range a.Unproven {
+		if i == maxUnproven {
+			fmt.Fprintf(b, "  unproven  and %s more\n", cli.Count(len(a.Unproven)-i))
+			break
+		}
 		fmt.Fprintf(b, "  unproven  entry %s   %s\n", cli.Count(m.Entry), m.Path)
 	}
 	for _, f := range a.Findings {
@@ -75,10 +81,13 @@ func writeFinding(w io.Writer, f attest.Finding) {
 		fmt.Fprintf(w, "\n  %-12s", "")
 	}
 	fmt.Fprintf(w, "  %s", cli.Text(f.Why))
+	if f.Code == attest.UnknownFile && len(f.Packaged) == 0 {
+		fmt.Fprint(w, ", and no known package has a file of that name")
+	}
 	if f.Unproven {
 		fmt.Fprint(w, " (unproven)")
 	}
-	fmt.Fprintf(w, " [%s]\n", f.Code)
+	fmt.Fprintf(w, "   [%s]\n", f.Code)
 	if !f.Expected.IsZero() {
 		fmt.Fprintf(w, "  %-12s  expected %s\n", "", f.Expected)
 	}
@@ -88,8 +97,5 @@ func writeFinding(w io.Writer, f attest.Finding) {
 			break
 		}
 		fmt.Fprintf(w, "  %-12s  %s has another file there: %s\n", "", cli.Text(p.Package), p.Digest)
-	}
-	if f.Code == attest.UnknownFile && len(f.Packaged) == 0 {
-		fmt.Fprintf(w, "  %-12s  a file of that name ships in no known package\n", "")
 	}
 }
