@@ -200,6 +200,9 @@ func writeNew(dir string, files map[string][]byte) (err error) {
 	if err := d.Close(); err != nil {
 		return err
 	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) { // it is empty
+		return err
+	}
 	if err := os.Rename(temporary, dir); err != nil {
 		return err
 	}

@@ -280,13 +280,27 @@ func (j *judge) entry(e *imalog.Entry, proven bool) {
 	if len(sources) == 0 {
 		found(UnknownFile, NotTrusted, none, "in no list")
 	}
-	m := Measured{e.Number, Path(e.Path), e.Digest, sources}
+	m := Measured{e.Number, Path(e.Path), e.Digest, some(sources, string(e.Path))}
 	switch {
 	case !proven:
 		j.verdict.Unproven = append(j.verdict.Unproven, m)
 	case len(sources) > 0:
 		j.verdict.Known = append(j.verdict.Known, m)
 	}
+}
+
+// some returns a few of the sources: first those that have the file where it
+// was measured.
+func some(sources []policy.Source, path string) []policy.Source {
+	few := []policy.Source{}
+	for _, there := range []bool{true, false} {
+		for _, s := range sources {
+			if len(few) < MaxSources && (s.Path == path) == there {
+				few = append(few, s)
+			}
+		}
+	}
+	return few
 }
 
 // isAggregate reports whether an entry is IMA's first, about the boot. No

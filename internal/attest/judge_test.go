@@ -142,6 +142,21 @@ func TestHonestHostIsTrusted(t *testing.T) {
 	}
 }
 
+// A file that is in many packages is said to be from a few, and first from
+// one that has it where it was measured.
+func TestSourcesAreFew(t *testing.T) {
+	h := honest(t)
+	for i := range 1000 {
+		h.policy.Known.Add(file("licence"), policy.Source{Package: fmt.Sprint("package ", i), Path: fmt.Sprint("/usr/share/licenses/", i)})
+	}
+	h.add(tpmtest.NewEntry("/usr/share/licenses/700", file("licence")))
+	v := h.judge(t)
+	expect(t, "licence", v, attest.Trusted)
+	if k := v.Known[len(v.Known)-1]; len(k.Sources) != attest.MaxSources || k.Sources[0].Package != "package 700" || k.Sources[1].Package != "package 0" {
+		t.Errorf("%+v", k.Sources)
+	}
+}
+
 func TestZeroValuesDistrust(t *testing.T) {
 	if (attest.Verdict{}).Outcome != attest.NotTrusted {
 		t.Error("the zero verdict is not untrusted")

@@ -79,8 +79,12 @@ type Measured struct {
 	Entry   int             `json:"entry"`
 	Path    Path            `json:"path"`
 	Digest  digest.Digest   `json:"digest"`
-	Sources []policy.Source `json:"sources"` // empty if the file is not known
+	Sources []policy.Source `json:"sources"` // at most MaxSources; none if the file is not known
 }
+
+// MaxSources is how many sources of a file a verdict names: some files, the
+// empty one above all, are in every other package.
+const MaxSources = 5
 
 // A Code names a kind of finding. Codes are stable.
 type Code string
