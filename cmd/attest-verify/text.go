@@ -24,7 +24,7 @@ func (a *answer) writeText(w io.Writer) error {
 	if a.Evidence != "" {
 		fmt.Fprintf(b, "   %s", cli.Text(a.Evidence))
 	}
-	fmt.Fprintf(b, "   %d of %s proved", a.Proven, logEntries(a.Entries))
+	fmt.Fprintf(b, "   %s of %s proved", cli.Count(a.Proven), logEntries(a.Entries))
 	if tail := a.Entries - a.Proven; tail > 0 {
 		fmt.Fprintf(b, ", %s not covered by the quote", cli.Count(tail))
 	}
@@ -45,6 +45,9 @@ func (a *answer) writeText(w io.Writer) error {
 		packages[k.Sources[0].Package] = true
 	}
 	fmt.Fprintf(b, "  known     %s from %s\n", logEntries(len(a.Known)), cli.Plural(len(packages), "package"))
+	if a.Lists.Unsigned > 0 {
+		fmt.Fprintf(b, "  caution   %s that nobody signed believed, because of --allow-unsigned\n", cli.Plural(a.Lists.Unsigned, "list"))
+	}
 	for i, m := range a.Unproven {
 		if i == maxUnproven {
 			fmt.Fprintf(b, "  unproven  and %s more\n", cli.Count(len(a.Unproven)-i))

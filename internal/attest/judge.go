@@ -303,8 +303,8 @@ func some(sources []policy.Source, path string) []policy.Source {
 	return few
 }
 
-// isAggregate reports whether an entry is IMA's first, about the boot. No
-// file has a path without a slash; one that had would be judged like this.
+// isAggregate reports whether an entry is IMA's first, about the boot. A file
+// that is called so is judged like it, and has the wrong digest.
 func isAggregate(e *imalog.Entry) bool { return string(e.Path) == "boot_aggregate" }
 
 // bootAggregate is the hash over the quoted PCRs 0 to 9 of the bank with the

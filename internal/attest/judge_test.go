@@ -502,3 +502,13 @@ func TestMemoryCeiling(t *testing.T) {
 		t.Errorf("%d bytes kept for a log of %d", kept, len(ev.IMALog))
 	}
 }
+
+func BenchmarkJudge(b *testing.B) {
+	h := host{policy: &policy.Policy{Bank: digest.SHA256, PCR: policy.IMAPCR}}
+	h.policy.Known.Add(file("bash"), policy.Source{Package: "bash"})
+	ev := attest.Evidence{IMALog: bytes.Repeat(tpmtest.Log(digest.SHA1, tpmtest.NewEntry("/usr/bin/bash", file("bash"))), 100_000)}
+	b.ReportAllocs()
+	for b.Loop() {
+		attest.Judge(ev, attest.Challenge{}, h.policy)
+	}
+}
