@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"diglim/internal/corpus"
 	"diglim/internal/digest"
 	"diglim/tpm"
 	"diglim/tpm/tpmtest"
@@ -17,8 +18,7 @@ import (
 // Quotes of real TPMs and of swtpm. Where no nonce was recorded beside the
 // quote, it is the quote's own, so that the test proves the rest only.
 func TestCorpusQuotes(t *testing.T) {
-	quotes := tpmtest.Corpus(t, "quote")
-	guests := tpmtest.Corpus(t, "vm-evidence")
+	const quotes, guests = "quote", "vm-evidence"
 	cases := []struct {
 		dir, quote, sig, pcrs, key string
 		nonce                      string // file, or hex
@@ -50,23 +50,23 @@ func TestCorpusQuotes(t *testing.T) {
 		t.Run(filepath.Base(c.dir)+"/"+c.quote+"/"+c.key, func(t *testing.T) {
 			text := []byte(c.nonce)
 			if c.nonce == "nonce.hex" {
-				text = bytes.TrimSpace(tpmtest.Read(t, c.dir, c.nonce))
+				text = bytes.TrimSpace(corpus.Read(t, c.dir, c.nonce))
 			}
 			nonce, err := hex.DecodeString(string(text))
 			if err != nil {
 				t.Fatal(err)
 			}
-			attest, sig := tpmtest.Read(t, c.dir, c.quote), tpmtest.Read(t, c.dir, c.sig)
+			attest, sig := corpus.Read(t, c.dir, c.quote), corpus.Read(t, c.dir, c.sig)
 			q, err := tpm.ParseQuote(attest)
 			if err != nil {
 				t.Fatal(err)
 			}
-			dump := tpmtest.Read(t, c.dir, c.pcrs)
+			dump := corpus.Read(t, c.dir, c.pcrs)
 			claimed, err := tpm.ParseValues(dump, q.Selection)
 			if err != nil {
 				t.Fatal(err)
 			}
-			pcrs, err := check(attest, sig, tpmtest.Read(t, c.dir, c.key), nonce, claimed)
+			pcrs, err := check(attest, sig, corpus.Read(t, c.dir, c.key), nonce, claimed)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,8 +89,8 @@ func TestCorpusQuotes(t *testing.T) {
 // signature; a TPMT_SIGNATURE is made of it here. Signature and nonce are
 // right, and then the values are missing.
 func TestCorpusAzure(t *testing.T) {
-	dir := filepath.Join(tpmtest.Corpus(t, "quote"), "azure-cvm")
-	attest, bare := tpmtest.Read(t, dir, "quote_msg"), tpmtest.Read(t, dir, "quote_sig")
+	const dir = "quote/azure-cvm"
+	attest, bare := corpus.Read(t, dir, "quote_msg"), corpus.Read(t, dir, "quote_sig")
 	if _, err := tpm.ParseSignature(bare); err == nil {
 		t.Error("a bare signature is taken for a TPMT_SIGNATURE")
 	}
@@ -99,7 +99,7 @@ func TestCorpusAzure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := tpmtest.Read(t, dir, "akpub.pem")
+	key := corpus.Read(t, dir, "akpub.pem")
 	_, err = check(attest, sig, key, q.Nonce, nil)
 	if !errors.Is(err, tpm.ErrSelection) {
 		t.Errorf("without values: %v", err)
@@ -116,21 +116,21 @@ func TestCorpusAzure(t *testing.T) {
 
 // Quotes of public test suites that must not pass.
 func TestCorpusRefused(t *testing.T) {
-	quotes := tpmtest.Corpus(t, "quote")
+	const quotes = "quote"
 
 	// EnactTrust: node id, length of the quote, quote, signature. The
 	// signature is right; the quote answers no challenge.
-	token := tpmtest.Read(t, quotes, "veraison-enacttrust", "basic.token")
+	token := corpus.Read(t, quotes, "veraison-enacttrust", "basic.token")
 	const start = 16 + 2
 	end := start + int(binary.BigEndian.Uint16(token[16:]))
-	_, err := check(token[start:end], token[end:], tpmtest.Read(t, quotes, "veraison-enacttrust", "basic.pem.pub"), nil, nil)
+	_, err := check(token[start:end], token[end:], corpus.Read(t, quotes, "veraison-enacttrust", "basic.pem.pub"), nil, nil)
 	if !errors.Is(err, tpm.ErrNonce) {
 		t.Errorf("a quote without nonce: %v", err)
 	}
 
 	// Keylime's agent: "r", then quote, signature and values in base64. It is
 	// signed with SHA-1, which is refused before any key is looked at.
-	text := bytes.TrimSpace(tpmtest.Read(t, quotes, "rust-keylime", "test-quote.txt"))
+	text := bytes.TrimSpace(corpus.Read(t, quotes, "rust-keylime", "test-quote.txt"))
 	var parts [][]byte
 	for part := range bytes.SplitSeq(bytes.TrimPrefix(text, []byte("r")), []byte(":")) {
 		b, err := base64.StdEncoding.DecodeString(string(part))

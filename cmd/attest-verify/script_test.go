@@ -1,17 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"crypto"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,12 +14,11 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/digest"
+	"diglim/internal/rpmtest"
 	"diglim/rpmhdr"
 	"diglim/tpm"
 	"diglim/tpm/tpmtest"
 
-	"github.com/ProtonMail/go-crypto/openpgp/armor"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -38,7 +32,7 @@ func TestMain(m *testing.M) {
 // TestScript plays the sessions in testdata with the real program, a TPM in
 // software, and a kernel that is the command "measure".
 func TestScript(t *testing.T) {
-	vendor, stranger := newKey(t, "vendor"), newKey(t, "stranger")
+	vendor, stranger := rpmtest.NewKey(t, "vendor", rpmtest.Ed25519), rpmtest.NewKey(t, "stranger", rpmtest.Ed25519)
 	corpus := os.Getenv("DIGLIM_CORPUS")
 	if corpus == "" {
 		corpus = "../../../shared/data"
@@ -48,12 +42,14 @@ func TestScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("CORPUS", corpus)
 			return errors.Join(
-				os.WriteFile(filepath.Join(env.WorkDir, "vendor.asc"), armored(t, vendor), 0o644),
-				os.WriteFile(filepath.Join(env.WorkDir, "stranger.asc"), armored(t, stranger), 0o644))
+				os.WriteFile(filepath.Join(env.WorkDir, "vendor.gpg"), rpmtest.Public(t, vendor), 0o644),
+				os.WriteFile(filepath.Join(env.WorkDir, "stranger.gpg"), rpmtest.Public(t, stranger), 0o644))
 		},
 		// have:PROGRAM and have:corpus skip where that is missing, and fail in CI.
 		Condition: func(condition string) (bool, error) {
@@ -76,9 +72,7 @@ func TestScript(t *testing.T) {
 			"measure": cmdMeasure,
 			"flip":    cmdFlip,
 			"cutlog":  cmdCut,
-			"list": func(ts *testscript.TestScript, _ bool, args []string) {
-				cmdList(ts, map[string]*openpgp.Entity{"vendor": vendor, "stranger": stranger, "nobody": nil}, args)
-			},
+			"list":    cmdList(t, map[string]*openpgp.Entity{"vendor": vendor, "stranger": stranger}),
 		},
 	})
 }
@@ -188,102 +182,23 @@ func extendPCR(ts *testscript.TestScript, t transport.TPM, pcr int, d digest.Dig
 
 // list SIGNER LIST PACKAGE PATH=FILE...: an rpm list, signed by vendor,
 // stranger or nobody.
-func cmdList(ts *testscript.TestScript, keys map[string]*openpgp.Entity, args []string) {
-	files := map[string]string{}
-	for _, arg := range args[3:] {
-		path, file, _ := strings.Cut(arg, "=")
-		files[path] = ts.ReadFile(file)
-	}
-	header, err := rpmhdr.Parse(rpmHeader(args[2], files))
-	ts.Check(err)
-	list := digestlist.RPM{Header: header}
-	if key := keys[args[0]]; key != nil {
-		var sig bytes.Buffer
-		ts.Check(openpgp.DetachSign(&sig, []*openpgp.Entity{key}, bytes.NewReader(header.Signed()), &packet.Config{DefaultHash: crypto.SHA256}))
-		list.Signature = sig.Bytes()
-	}
-	path := ts.MkAbs(args[1])
-	ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
-	ts.Check(os.WriteFile(path, digestlist.AppendRPM(nil, list), 0o644))
-}
-
-// rpmHeader is the main header of a package with regular files: an index, a
-// data store, and the immutable region around them (rpm's
-// docs/manual/format_header.md).
-func rpmHeader(name string, files map[string]string) []byte {
-	const int16s, int32s, text, bin, texts = 3, 4, 6, 7, 8
-	var dirs, bases, digests, sizes, modes, flags, dirIndexes []byte
-	be := binary.BigEndian
-	for i, path := range slices.Sorted(maps.Keys(files)) {
-		content := files[path]
-		dirIndexes = be.AppendUint32(dirIndexes, uint32(i))
-		dirs = append(append(dirs, filepath.Dir(path)+"/"...), 0)
-		bases = append(append(bases, filepath.Base(path)...), 0)
-		digests = append(append(digests, digest.Sum(digest.SHA256, []byte(content)).Hex()...), 0)
-		sizes = be.AppendUint32(sizes, uint32(len(content)))
-		modes = be.AppendUint16(modes, 0o100755)
-		flags = be.AppendUint32(flags, 0)
-	}
-	n := uint32(len(files))
-	var index, data []byte
-	entries := []struct {
-		tag, kind, count uint32
-		data             []byte
-	}{
-		{1000, text, 1, []byte(name + "\x00")},
-		{1001, text, 1, []byte("1.0\x00")},
-		{1002, text, 1, []byte("1\x00")},
-		{1022, text, 1, []byte("x86_64\x00")},
-		{1028, int32s, n, sizes},
-		{1030, int16s, n, modes},
-		{1035, texts, n, digests},
-		{1037, int32s, n, flags},
-		{1044, text, 1, []byte(name + "-1.0-1.src.rpm\x00")},
-		{1116, int32s, n, dirIndexes},
-		{1117, texts, n, bases},
-		{1118, texts, n, dirs},
-		{5011, int32s, 1, []byte{0, 0, 0, 8}},
-	}
-	for _, e := range entries {
-		for len(data)%4 != 0 && e.kind == int32s || len(data)%2 != 0 && e.kind == int16s {
-			data = append(data, 0)
+func cmdList(t *testing.T, keys map[string]*openpgp.Entity) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, _ bool, args []string) {
+		p := rpmtest.Package{Name: args[2], Algo: 8} // SHA-256
+		for _, arg := range args[3:] {
+			path, file, _ := strings.Cut(arg, "=")
+			p.Files = append(p.Files, rpmtest.Regular(path, 0o755, ts.ReadFile(file)))
 		}
-		for _, v := range []uint32{e.tag, e.kind, uint32(len(data)), e.count} {
-			index = be.AppendUint32(index, v)
+		header, err := rpmhdr.Parse(p.Header())
+		ts.Check(err)
+		list := digestlist.RPM{Header: header}
+		if key := keys[args[0]]; key != nil {
+			list.Signature = rpmtest.Sign(t, key, header.Signed(), rpmtest.Made.AddDate(1, 0, 0), nil)
 		}
-		data = append(data, e.data...)
+		path := ts.MkAbs(args[1])
+		ts.Check(os.MkdirAll(filepath.Dir(path), 0o755))
+		ts.Check(os.WriteFile(path, digestlist.AppendRPM(nil, list), 0o644))
 	}
-	il := uint32(len(entries) + 1)
-	region := []byte{}
-	for _, v := range []uint32{63, bin, uint32(len(data)), 16} {
-		region = be.AppendUint32(region, v)
-	}
-	for _, v := range []uint32{63, bin, -(16 * il), 16} {
-		data = be.AppendUint32(data, v)
-	}
-	b := []byte{0x8e, 0xad, 0xe8, 1, 0, 0, 0, 0}
-	b = be.AppendUint32(be.AppendUint32(b, il), uint32(len(data)))
-	return append(append(append(b, region...), index...), data...)
-}
-
-func newKey(t *testing.T, name string) *openpgp.Entity {
-	e, err := openpgp.NewEntity(name, "", name+"@example.org", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
-}
-
-func armored(t *testing.T, e *openpgp.Entity) []byte {
-	var b bytes.Buffer
-	w, err := armor.Encode(&b, openpgp.PublicKeyType, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(e.Serialize(w), w.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
 }
 
 // Two challenges that collect makes up are never equal, and every form of a

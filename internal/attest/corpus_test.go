@@ -11,10 +11,10 @@ import (
 	"testing"
 
 	"diglim/internal/attest"
+	"diglim/internal/corpus"
 	"diglim/internal/digest"
 	"diglim/internal/policy"
 	"diglim/tpm/imalog"
-	"diglim/tpm/tpmtest"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/corpus.tsv")
@@ -23,8 +23,7 @@ var update = flag.Bool("update", false, "rewrite testdata/corpus.tsv")
 // their logs: once by a policy that knows every file of the log, once by one
 // that knows every file but the last proven one.
 func TestCorpus(t *testing.T) {
-	quotes, guests := tpmtest.Corpus(t, "quote"), tpmtest.Corpus(t, "vm-evidence")
-	ima := tpmtest.Corpus(t, "ima")
+	const quotes, guests, ima = "quote", "vm-evidence", "ima"
 	type run struct{ dir, quote, key, log string }
 	var runs []run
 	for _, guest := range []string{"ovmf-tis-6.12cloud-imang", "seabios-crb-6.1cloud-imasig"} {
@@ -46,22 +45,22 @@ func TestCorpus(t *testing.T) {
 	var b strings.Builder
 	fmt.Fprintln(&b, "evidence\tlog\tentries\tproven\tviolations\tall known\tfindings\tall but one known")
 	for _, r := range runs {
-		nonce, err := hex.DecodeString(string(bytes.TrimSpace(tpmtest.Read(t, r.dir, "nonce.hex"))))
+		nonce, err := hex.DecodeString(string(bytes.TrimSpace(corpus.Read(t, r.dir, "nonce.hex"))))
 		if err != nil {
 			t.Fatal(err)
 		}
 		ev := attest.Evidence{
-			Quote:     tpmtest.Read(t, r.dir, r.quote+".msg"),
-			Signature: tpmtest.Read(t, r.dir, r.quote+".sig"),
-			PCRs:      tpmtest.Read(t, r.dir, r.quote+".pcrs"),
-			IMALog:    tpmtest.Read(t, r.log),
+			Quote:     corpus.Read(t, r.dir, r.quote+".msg"),
+			Signature: corpus.Read(t, r.dir, r.quote+".sig"),
+			PCRs:      corpus.Read(t, r.dir, r.quote+".pcrs"),
+			IMALog:    corpus.Read(t, r.log),
 		}
 		judge := func(known *policy.Files) attest.Verdict {
 			bank := digest.SHA256
 			if strings.HasSuffix(r.quote, "sha1") {
 				bank = digest.SHA1
 			}
-			return attest.Judge(ev, attest.Challenge{Nonce: nonce, AK: tpmtest.Read(t, r.dir, r.key)}, &policy.Policy{Bank: bank, PCR: policy.IMAPCR, Known: *known})
+			return attest.Judge(ev, attest.Challenge{Nonce: nonce, AK: corpus.Read(t, r.dir, r.key)}, &policy.Policy{Bank: bank, PCR: policy.IMAPCR, Known: *known})
 		}
 		all := judge(files(ev.IMALog, digest.Digest{}))
 		var codes []string
@@ -81,7 +80,11 @@ func TestCorpus(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if want := string(tpmtest.Read(t, table)); b.String() != want {
+	want, err := os.ReadFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(want) {
 		t.Errorf("%s says\n%s\nbut it is\n%s", table, want, b.String())
 	}
 }

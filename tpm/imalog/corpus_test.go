@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"diglim/tpm/tpmtest"
+	"diglim/internal/corpus"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/corpus.tsv")
@@ -17,18 +17,22 @@ var update = flag.Bool("update", false, "rewrite testdata/corpus.tsv")
 // TestCorpus keeps what becomes of every log and non-log of the corpus in
 // testdata/corpus.tsv.
 func TestCorpus(t *testing.T) {
-	samples, err := filepath.Glob(filepath.Join(tpmtest.Corpus(t, "ima"), "*/*"))
+	samples, err := filepath.Glob(filepath.Join(corpus.Path(t, "ima"), "*/*"))
 	if err != nil || len(samples) < 10 {
 		t.Fatalf("%d samples, %v", len(samples), err)
 	}
-	guests, err := filepath.Glob(filepath.Join(tpmtest.Corpus(t, "vm-evidence"), "*/*ima.bin*"))
+	guests, err := filepath.Glob(filepath.Join(corpus.Path(t, "vm-evidence"), "*/*ima.bin*"))
 	if err != nil || len(guests) < 6 {
 		t.Fatalf("%d logs of guests, %v", len(guests), err)
 	}
 	var b strings.Builder
 	fmt.Fprintln(&b, "file\tentries\tknown\tviolations\thash wrong\tresult")
 	for _, name := range slices.Concat(samples, guests) {
-		all, err := parse(tpmtest.Read(t, name))
+		log, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := parse(log)
 		known, violations, wrong := 0, 0, 0
 		for _, e := range all {
 			switch {
@@ -54,7 +58,11 @@ func TestCorpus(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if want := string(tpmtest.Read(t, table)); b.String() != want {
+	want, err := os.ReadFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(want) {
 		t.Errorf("%s says\n%s\nbut it is\n%s", table, want, b.String())
 	}
 }
