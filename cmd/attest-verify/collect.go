@@ -140,8 +140,13 @@ func parsePCRs(text string) ([]int, error) {
 
 // collect quotes, then reads the logs: in this order the log may be ahead of
 // the quote, and is never behind it.
-func (c *collection) collect() error {
-	q, err := quote(c.device, c.keyType, c.challenge, c.selected)
+func (c *collection) collect() (err error) {
+	t, err := openTPM(c.device)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	q, err := quote(t, c.keyType, c.challenge, c.selected)
 	if err != nil {
 		return err
 	}

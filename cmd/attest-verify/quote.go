@@ -28,12 +28,7 @@ type quoted struct {
 // quote has the TPM quote PCRs of the sha256 bank. The values that it returns
 // are those quoted: it verifies its own quote, and quotes again if a PCR was
 // extended meanwhile.
-func quote(device, keyType string, nonce []byte, pcrs []int) (q quoted, err error) {
-	t, err := openTPM(device)
-	if err != nil {
-		return quoted{}, cli.Hint(fmt.Errorf("TPM: %w", err), "say where the TPM is with --device")
-	}
-	defer func() { err = errors.Join(err, t.Close()) }()
+func quote(t transport.TPM, keyType string, nonce []byte, pcrs []int) (q quoted, err error) {
 	ak, err := createAK(t, keyType)
 	if err != nil {
 		return quoted{}, err
@@ -59,15 +54,20 @@ func quote(device, keyType string, nonce []byte, pcrs []int) (q quoted, err erro
 	return quoted{}, cli.Hint(fmt.Errorf("PCRs changed during each of %d quotes", quoteTries), "try again when less is being started")
 }
 
-func openTPM(path string) (transport.TPMCloser, error) {
+// openTPM opens a device, or the unix socket of a TPM in software.
+func openTPM(path string) (t transport.TPMCloser, err error) {
 	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+	case info.Mode()&os.ModeSocket != 0:
+		t, err = linuxudstpm.Open(path)
+	default:
+		t, err = linuxtpm.Open(path)
+	}
 	if err != nil {
-		return nil, err
+		return nil, cli.Hint(fmt.Errorf("TPM: %w", err), "say where the TPM is with --device")
 	}
-	if info.Mode()&os.ModeSocket != 0 {
-		return linuxudstpm.Open(path)
-	}
-	return linuxtpm.Open(path)
+	return t, nil
 }
 
 // createAK makes a restricted signing key under the endorsement seed. It is

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -113,21 +115,106 @@ func cmdCut(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b[:len(b)-n]), 0o644))
 }
 
-// swtpm starts a TPM and puts its socket into $TPM. It goes into the
-// background by itself when its sockets are there.
+// swtpm starts a TPM and puts its socket into $TPM.
 func cmdSwtpm(ts *testscript.TestScript, _ bool, _ []string) {
+	socket, stop, err := startSwtpm()
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(stop()) })
+	ts.Setenv("TPM", socket)
+}
+
+// startSwtpm returns the socket of a new TPM. swtpm goes into the background
+// by itself when its sockets are there.
+func startSwtpm() (socket string, stop func() error, err error) {
 	dir, err := os.MkdirTemp("", "swtpm") // a socket's path has to be short
-	ts.Check(err)
-	ts.Defer(func() { os.RemoveAll(dir) })
+	if err != nil {
+		return "", nil, err
+	}
 	pid := filepath.Join(dir, "pid")
-	ts.Check(ts.Exec("swtpm", "socket", "--tpm2", "--daemon", "--pid", "file="+pid, "--tpmstate", "dir="+dir,
-		"--server", "type=unixio,path="+dir+"/tpm", "--ctrl", "type=unixio,path="+dir+"/ctrl", "--flags", "not-need-init,startup-clear"))
+	out, err := exec.Command("swtpm", "socket", "--tpm2", "--daemon", "--pid", "file="+pid, "--tpmstate", "dir="+dir,
+		"--server", "type=unixio,path="+dir+"/tpm", "--ctrl", "type=unixio,path="+dir+"/ctrl", "--flags", "not-need-init,startup-clear").CombinedOutput()
+	if err != nil {
+		return "", nil, errors.Join(fmt.Errorf("swtpm: %w: %s", err, out), os.RemoveAll(dir))
+	}
 	text, err := os.ReadFile(pid)
-	ts.Check(err)
+	if err != nil {
+		return "", nil, err
+	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	ts.Check(err)
-	ts.Defer(func() { ts.Check(syscall.Kill(n, syscall.SIGTERM)) })
-	ts.Setenv("TPM", dir+"/tpm")
+	if err != nil {
+		return "", nil, err
+	}
+	return dir + "/tpm", func() error {
+		return errors.Join(syscall.Kill(n, syscall.SIGTERM), os.RemoveAll(dir))
+	}, nil
+}
+
+// A restless host extends a PCR after each of its first quotes.
+type restless struct {
+	transport.TPM
+	extend func()
+	times  int
+}
+
+func (r *restless) Send(command []byte) ([]byte, error) {
+	response, err := r.TPM.Send(command)
+	if tpm2.TPMCC(binary.BigEndian.Uint32(command[6:])) == tpm2.TPMCCQuote && r.times > 0 {
+		r.times--
+		r.extend()
+	}
+	return response, err
+}
+
+// The values collected are those quoted, even where a PCR was extended before
+// they were read; where that never stops, collect gives up.
+func TestPCRExtendedWhileQuoting(t *testing.T) {
+	if _, err := exec.LookPath("swtpm"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	socket, stop, err := startSwtpm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	device, err := openTPM(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	nonce := make([]byte, 20)
+	extend := func() {
+		if err := extendPCR(device, 10, digest.Sum(digest.SHA256, nil)); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, times := range []int{0, 1, quoteTries - 1} {
+		q, err := quote(&restless{device, extend, times}, "ecc", nonce, []int{0, 10})
+		if err != nil {
+			t.Errorf("extended %d times: %v", times, err)
+			continue
+		}
+		parsed, err := tpm.ParseQuote(q.attest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claimed, err := tpm.ParseValues(q.values, parsed.Selection)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now, err := readPCRs(device, []int{0, 10})
+		if err != nil || !maps.Equal(claimed, now) {
+			t.Errorf("extended %d times: %v, %v", times, claimed, err)
+		}
+	}
+	if _, err := quote(&restless{device, extend, quoteTries}, "ecc", nonce, []int{0, 10}); err == nil || !strings.Contains(err.Error(), "PCRs changed") {
+		t.Errorf("extended every time: %v", err)
+	}
+	if _, err := quote(&restless{device, extend, quoteTries}, "ecc", nonce, []int{0}); err != nil {
+		t.Errorf("a PCR that is not quoted was extended: %v", err)
+	}
 }
 
 // measure [-unextended] LOG PATH=FILE...: what a kernel does with files that
@@ -145,7 +232,7 @@ func cmdMeasure(ts *testscript.TestScript, _ bool, args []string) {
 	var entries []tpmtest.Entry
 	if err != nil {
 		for i := range 8 {
-			extendPCR(ts, t, i, digest.Sum(digest.SHA256, fmt.Append(nil, "firmware ", i)))
+			ts.Check(extendPCR(t, i, digest.Sum(digest.SHA256, fmt.Append(nil, "firmware ", i))))
 		}
 		values, err := readPCRs(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
 		ts.Check(err)
@@ -157,7 +244,7 @@ func cmdMeasure(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if extend {
 		for _, e := range entries {
-			extendPCR(ts, t, e.PCR, digest.Sum(digest.SHA256, e.TemplateData()))
+			ts.Check(extendPCR(t, e.PCR, digest.Sum(digest.SHA256, e.TemplateData())))
 		}
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), append(log, tpmtest.Log(digest.SHA1, entries...)...), 0o644))
@@ -172,12 +259,12 @@ func aggregate(values tpm.Values) digest.Digest {
 	return digest.Sum(digest.SHA256, all)
 }
 
-func extendPCR(ts *testscript.TestScript, t transport.TPM, pcr int, d digest.Digest) {
+func extendPCR(t transport.TPM, pcr int, d digest.Digest) error {
 	_, err := tpm2.PCRExtend{
 		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(pcr), Auth: tpm2.PasswordAuth(nil)},
 		Digests:   tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: d.Bytes()}}},
 	}.Execute(t)
-	ts.Check(err)
+	return err
 }
 
 // list SIGNER LIST PACKAGE PATH=FILE...: an rpm list, signed by vendor,
