@@ -6,6 +6,9 @@
 //
 //	u32 PCR | template hash | u32 length, template name | u32 length, template data
 //
+// The template "ima" of old has no length in front of its data: a 20-byte
+// digest, a 32-bit length and a name.
+//
 // The template hash is SHA-1 in the log everybody knows; kernels since 6.10
 // offer one log a bank, with that bank's hash. Nothing in the file says which:
 // it follows from where the first entry's template name starts.
@@ -32,9 +35,12 @@ const (
 	maxPCR       = 23
 )
 
-// ErrTemplate says that an entry's template is one whose extent this package
-// cannot tell, so that nothing after it can be read.
-var ErrTemplate = errors.New("template not supported")
+// Sizes of the template "ima". Its hash is over the digest and the name filled
+// up with zeros to one byte more (IMA_EVENT_NAME_LEN_MAX in ima.h).
+const (
+	legacyDigest = 20
+	legacyName   = 255
+)
 
 // An Entry is one measurement. Its slices alias the log.
 type Entry struct {
@@ -43,7 +49,7 @@ type Entry struct {
 	PCR       int   // that the entry claims to have extended
 	Hash      digest.Digest
 	Template  string
-	Data      []byte // what Hash is the hash of
+	Data      []byte // what Hash is the hash of; for template "ima" not as it stands in the log
 	Violation bool   // Hash is all zeros: the PCR was extended with all ones
 
 	// The fields of the data, for the templates ima-ng and ima-sig.
@@ -151,8 +157,10 @@ func (p *parser) next() {
 	case "ima-sig":
 		e.Template, e.Known = "ima-sig", true
 	case "ima":
-		// Its data has no length in front and a hash over something else.
-		r.FailAt(at, fmt.Errorf("%w: ima", ErrTemplate))
+		e.Template = "ima"
+		e.Data = make([]byte, legacyDigest+legacyName+1)
+		copy(e.Data, r.Bytes(legacyDigest))
+		copy(e.Data[legacyDigest:], r.Bytes(r.Count("bytes of name", legacyName)))
 		return
 	default:
 		if len(name) == 0 || !printable(name) {
