@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +23,7 @@ type check struct {
 	allowWeak     bool
 	nonce, ak     string
 	violations    string
-	json          bool
+	json, verbose bool
 
 	quote, signature, pcrs, ima string // single files
 }
@@ -48,10 +47,11 @@ Entries after the quoted state are reported as unproven.`,
 	f.StringArrayVar(&c.keyrings, "keyring", nil, "believe lists signed by the OpenPGP keys in this `file` or directory (repeatable)")
 	f.BoolVar(&c.allowUnsigned, "allow-unsigned", false, "believe lists that nobody signed too")
 	f.BoolVar(&c.allowWeak, "allow-weak", false, "believe list signatures over MD5 and SHA-1 too")
-	f.StringVar(&c.nonce, "nonce", "", "what the host was asked, in `hex`, 16 to 64 bytes")
+	f.StringVar(&c.nonce, "nonce", "", "what the host was asked, in `hex`")
 	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC or PEM public key")
 	f.StringVar(&c.violations, "violations", "deny", "violations in the IMA log: deny, or report and go on")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
+	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
 	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+quoteFile)
 	f.StringVar(&c.signature, "signature", "", "signature `file`, instead of the evidence's "+signatureFile)
 	f.StringVar(&c.pcrs, "pcrs", "", "PCR values `file`, instead of the evidence's "+pcrsFile)
@@ -75,11 +75,12 @@ Entries after the quoted state are reported as unproven.`,
 			}
 			return err
 		}
-		write := a.writeText
 		if c.json {
-			write = a.writeJSON
+			err = a.writeJSON(cmd.OutOrStdout())
+		} else {
+			err = a.writeText(cmd.OutOrStdout(), c.verbose)
 		}
-		if err := write(cmd.OutOrStdout()); err != nil {
+		if err != nil {
 			return err
 		}
 		return cli.Exit(map[attest.Outcome]int{attest.Trusted: cli.Yes, attest.NotTrusted: cli.No, attest.CouldNotTell: cli.Unknown}[a.Outcome])
@@ -107,10 +108,7 @@ func (a *answer) writeJSON(w io.Writer) error {
 	a.Findings = append([]attest.Finding{}, a.Findings...)
 	a.Known = append([]attest.Measured{}, a.Known...)
 	a.Unproven = append([]attest.Measured{}, a.Unproven...)
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(a)
+	return cli.WriteJSON(w, a)
 }
 
 // run fills the answer. The error is about what the user gave, not about what
@@ -130,7 +128,7 @@ func (c *check) run(args []string, a *answer) error {
 	}
 	var ch attest.Challenge
 	var err error
-	if ch.Nonce, err = parseNonce(c.nonce); err != nil {
+	if ch.Nonce, err = parseNonce(c.nonce, 1); err != nil {
 		return err
 	}
 	if c.ak != "" {
@@ -169,9 +167,13 @@ func (c *check) evidence(args []string) (attest.Evidence, error) {
 		{&ev.Signature, c.signature, signatureFile, maxSmall},
 		{&ev.PCRs, c.pcrs, pcrsFile, maxSmall},
 		{&ev.IMALog, c.ima, imaFile, maxLog},
+		{&ev.AK, "", akFile, maxSmall},
 	} {
 		path := part.named
 		if path == "" {
+			if len(args) == 0 && part.name == akFile {
+				continue // only a directory has one
+			}
 			if len(args) == 0 {
 				return ev, cli.Hint(fmt.Errorf("no %s", part.name), "give an evidence directory, or --quote, --signature, --pcrs and --ima-log")
 			}

@@ -96,18 +96,19 @@ func (c *collection) prepare() (err error) {
 		rand.Read(c.challenge) // never fails
 		return nil
 	}
-	c.challenge, err = parseNonce(c.nonce)
+	c.challenge, err = parseNonce(c.nonce, minNonce)
 	return err
 }
 
-// parseNonce reads the one form of a nonce: hexadecimal.
-func parseNonce(text string) ([]byte, error) {
+// parseNonce reads the one form of a nonce: hexadecimal. What is collected
+// answers a long one; what is checked may answer what another tool was asked.
+func parseNonce(text string, least int) ([]byte, error) {
 	b, err := hex.DecodeString(text)
 	if err != nil {
 		return nil, fmt.Errorf("nonce: %w", err)
 	}
-	if len(b) < minNonce || len(b) > maxNonce {
-		return nil, fmt.Errorf("nonce of %d bytes, must be %d to %d", len(b), minNonce, maxNonce)
+	if len(b) < least || len(b) > maxNonce {
+		return nil, fmt.Errorf("nonce of %d bytes, must be %d to %d", len(b), least, maxNonce)
 	}
 	return b, nil
 }

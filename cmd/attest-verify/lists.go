@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"diglim/digestlist"
+	"diglim/internal/digest"
 	"diglim/internal/keyring"
 	"diglim/internal/policy"
 	"diglim/rpmhdr"
@@ -70,9 +71,19 @@ func (l *lists) add(dir, name string, t trust) error {
 		return err
 	}
 	if format == digestlist.FormatCompact {
-		return l.addCompact(name, b, t)
+		err = l.addCompact(name, b, t)
+	} else {
+		err = l.addRPM(name, b, t)
 	}
-	return l.addRPM(name, b, t)
+	if err != nil {
+		return err
+	}
+	// A host that uploads the list reads it, and IMA measures that. Nobody but
+	// the list itself says what it hashes to, in whichever algorithm IMA uses.
+	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
+		l.known.Add(digest.Sum(alg, b), policy.Source{Package: "digest list", List: name})
+	}
+	return nil
 }
 
 func (l *lists) addRPM(name string, b []byte, t trust) error {

@@ -300,7 +300,7 @@ func TestAttack14Nonces(t *testing.T) {
 		seen[hex.EncodeToString(c.challenge)] = true
 	}
 	for _, bad := range []string{"00", strings.Repeat("0", 31), strings.Repeat("00", 65), strings.Repeat("zz", 16), "0x" + strings.Repeat("00", 16), " " + strings.Repeat("00", 16)} {
-		if b, err := parseNonce(bad); err == nil {
+		if b, err := parseNonce(bad, minNonce); err == nil {
 			t.Errorf("%q is the nonce %x", bad, b)
 		}
 	}

@@ -18,7 +18,7 @@ const (
 
 // writeText prints the verdict for people: the result, what stands against
 // it, what is only to be known, what speaks for it.
-func (a *answer) writeText(w io.Writer) error {
+func (a *answer) writeText(w io.Writer, verbose bool) error {
 	b := bufio.NewWriter(w)
 	fmt.Fprint(b, strings.ToUpper(a.Outcome.String()))
 	if a.Evidence != "" {
@@ -47,6 +47,11 @@ func (a *answer) writeText(w io.Writer) error {
 	fmt.Fprintf(b, "  known     %s from %s\n", logEntries(len(a.Known)), cli.Plural(len(packages), "package"))
 	if a.Lists.Unsigned > 0 {
 		fmt.Fprintf(b, "  caution   %s that nobody signed believed, because of --allow-unsigned\n", cli.Plural(a.Lists.Unsigned, "list"))
+	}
+	if verbose {
+		for _, k := range a.Known {
+			fmt.Fprintf(b, "  known     entry %s   %s   %s   %s\n", cli.Count(k.Entry), k.Path, k.Digest, cli.Text(k.Sources[0].Package))
+		}
 	}
 	for i, m := range a.Unproven {
 		if i == maxUnproven {

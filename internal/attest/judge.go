@@ -22,6 +22,11 @@ type Evidence struct {
 	Signature []byte // TPMT_SIGNATURE
 	PCRs      []byte // PCR values, in either form of tpm2_quote -o
 	IMALog    []byte // binary_runtime_measurements, of any bank
+
+	// AK is the key that the host says is its own. Without a key in the
+	// challenge the quote is verified with it, to find what else is wrong: a
+	// host that passes has proved only that it has some key.
+	AK []byte
 }
 
 // A Challenge is what the verifier knows by itself. Neither may come with the
@@ -69,13 +74,16 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 	if len(ch.Nonce) == 0 {
 		j.find(Finding{Code: NoNonce, Leaves: CouldNotTell, Why: "no nonce given: nothing says that the evidence is fresh"})
 	}
+	ak := ch.AK
+	if len(ak) == 0 {
+		j.find(Finding{Code: NoKey, Leaves: CouldNotTell, Why: "no AK given: nothing says whose evidence it is"})
+		ak = ev.AK
+	}
 	var key *tpm.Key
 	var err error
-	if len(ch.AK) > 0 {
-		key, err = tpm.ParsePublic(ch.AK)
+	if len(ak) > 0 {
+		key, err = tpm.ParsePublic(ak)
 		j.refused(err)
-	} else {
-		j.find(Finding{Code: NoKey, Leaves: CouldNotTell, Why: "no AK given: nothing says whose evidence it is"})
 	}
 	for _, part := range []struct {
 		name  string

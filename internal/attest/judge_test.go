@@ -428,6 +428,13 @@ func TestAttack46MissingEvidence(t *testing.T) {
 	h := honest(t)
 	h.ak = nil
 	expect(t, "no key", h.judge(t), attest.CouldNotTell, attest.NoKey)
+	own := h.evidence(t)
+	own.AK = ak.PEM()
+	v := attest.Judge(own, attest.Challenge{Nonce: h.nonce}, h.policy)
+	expect(t, "the key that came with the evidence", v, attest.CouldNotTell, attest.NoKey)
+	if !v.Quoted || v.Proven == 0 {
+		t.Errorf("with the key that came with the evidence nothing was verified: %+v", v)
+	}
 	h.ak = []byte("garbage, not a key")
 	expect(t, "garbage for a key", h.judge(t), attest.CouldNotTell, attest.Malformed)
 	h.ak = ak.Public(tpmtest.AKAttributes)[:40]
