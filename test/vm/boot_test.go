@@ -62,11 +62,8 @@ func checkKernelLog(t *testing.T, r vm.Result) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range kernelTrouble.FindAllString(log, -1) {
-		t.Errorf("kernel log: %s", line)
-	}
-	if t.Failed() {
-		t.Logf("kernel log:\n%s", log)
+	if line := kernelTrouble.FindString(log); line != "" {
+		t.Errorf("kernel log: %s\nin\n%s", line, log)
 	}
 }
 

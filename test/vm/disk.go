@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"diglim/test/vm/plan"
 )
@@ -22,8 +23,23 @@ func Build(ctx context.Context, output, pkg string) error {
 	if err != nil {
 		return err
 	}
-	_, err = run(ctx, root, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", output, pkg)
-	return err
+	if _, err := run(ctx, root, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", output, pkg); err != nil {
+		return err
+	}
+
+	// go test repeats an old result while the files that the test has looked at
+	// are the same. So look at the sources.
+	const sources = `{{if not .Standard}}{{$dir := .Dir}}{{range .GoFiles}}{{$dir}}/{{.}}{{"\n"}}{{end}}{{end}}`
+	out, err := run(ctx, root, "go", "list", "-deps", "-f", sources, pkg)
+	if err != nil {
+		return err
+	}
+	for _, name := range strings.Fields(out) {
+		if _, err := os.Stat(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // WriteInitrd writes an initramfs for k that carries out the plan. files are
