@@ -568,7 +568,8 @@ static void pair_remove(struct file_pair *pair)
  *
  * As in the original, adding a loaded list under a second name leaves a second
  * pair of files behind, and a list is deleted through any of its pairs, so
- * that the others are left over.
+ * that the others are left over. securityfs keeps the name of a file that is
+ * still open when it is removed: adding the list again fails with -EEXIST.
  */
 static int list_write_buf(enum list_op op, const char *path, const u8 *data,
 			  size_t size)
