@@ -1,6 +1,7 @@
 package vm_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -67,7 +68,8 @@ func checkKernelLog(t *testing.T, r vm.Result) {
 	}
 }
 
-// The guest's TPM is the one that the firmware and IMA have measured into.
+// A guest has the module before its disk, IMA measures what runs from the disk,
+// and extends a TPM.
 func TestBoot(t *testing.T) {
 	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
 		tree := t.TempDir()
@@ -91,12 +93,14 @@ func TestBoot(t *testing.T) {
 				{Name: "hello", Argv: []string{"/busybox", "cat", "/hello"}},
 				{Name: "false", Argv: []string{"/busybox", "false"}},
 				{Name: "missing", Argv: []string{"/missing"}},
+				{Name: "ima", Argv: []string{"/busybox", "cat", "/sys/kernel/security/ima/ascii_runtime_measurements"}},
 				{Name: "pcr10", Argv: []string{"/busybox", "cat", "/sys/class/tpm/tpm0/pcr-sha256/10"}},
 			},
 			Unload: []string{"diglim_v3"},
 		}
 		m := writeMachine(t, ctx, k, p, tree, buildModule(t, ctx, k), busybox)
 		m.TPM = true
+		m.Cmdline = "ima_policy=tcb"
 		r, err := vm.Boot(ctx, m)
 		if err != nil {
 			t.Fatal(err)
@@ -109,6 +113,7 @@ func TestBoot(t *testing.T) {
 			{"hello", `^from the disk\n$`, 0},
 			{"false", `^$`, 1},
 			{"missing", `^guestinit: .*no such file`, 127},
+			{"ima", `^10 [0-9a-f]{40} ima-sig sha256:[0-9a-f]{64} boot_aggregate \n10 [0-9a-f]{40} ima-sig sha256:[0-9a-f]{64} /busybox \n`, 0},
 			{"pcr10", `^[0-9A-F]{64}\n$`, 0},
 		} {
 			output, exit, err := r.Command(want.name)
@@ -127,23 +132,57 @@ func TestBoot(t *testing.T) {
 }
 
 // A guest that does not power off in time is stopped, and the error shows how
-// far it came.
-func TestBootDeadline(t *testing.T) {
+// far it came. One that cannot start is an error, too. No process is left.
+func TestBootFails(t *testing.T) {
 	vm.Require(t)
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir) // for the processes to be told by
 	k, err := vm.Fetch(t.Context(), vm.Series[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := plan.Plan{Early: []plan.Command{{Name: "hang", Argv: []string{"/busybox", "sleep", "3600"}}}}
 	m := writeMachine(t, t.Context(), k, p, t.TempDir(), vm.File{Name: "busybox", Mode: 0o755, Path: "/bin/busybox"})
+	m.TPM = true
 	m.Cmdline = "loglevel=7"
+
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
 	_, err = vm.Boot(ctx, m)
-	if err == nil {
-		t.Fatal("no error")
+	checkError(t, err, `stopped: context deadline exceeded\nconsole:\n.+`)
+	checkNoProcess(t, dir)
+
+	m.Initrd = filepath.Join(dir, "no such file")
+	_, err = vm.Boot(t.Context(), m)
+	checkError(t, err, `qemu: exit status 1\n.*initrd`)
+	checkNoProcess(t, dir)
+}
+
+func checkError(t *testing.T, err error, want string) {
+	t.Helper()
+	if err == nil || !regexp.MustCompile(want).MatchString(err.Error()) {
+		t.Errorf("error %v, want %s", err, want)
 	}
-	if !regexp.MustCompile(`stopped: context deadline exceeded\nconsole:\n.+`).MatchString(err.Error()) {
-		t.Errorf("error does not show the console:\n%v", err)
+}
+
+// checkNoProcess fails the test if a process has the directory in its command
+// line.
+func checkNoProcess(t *testing.T, dir string) {
+	t.Helper()
+	cmdlines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
 	}
+	for _, path := range cmdlines {
+		// It may have ended meanwhile.
+		if cmdline, err := os.ReadFile(path); err == nil && bytes.Contains(cmdline, []byte(dir)) {
+			t.Errorf("still running: %q", cmdline)
+		}
+	}
+}
+
+func TestFetchUnknown(t *testing.T) {
+	vm.Require(t)
+	_, err := vm.Fetch(t.Context(), "2.6")
+	checkError(t, err, `^kernel 2\.6: (?s:.*)hint: apt-get update$`)
 }

@@ -102,7 +102,7 @@ func fetch(ctx context.Context, series string) (Kernel, error) {
 func dependency(ctx context.Context, pkg, prefix string) (string, error) {
 	out, err := run(ctx, "", "apt-cache", "depends", "--important", pkg)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w\nhint: apt-get update", err)
 	}
 	for line := range strings.Lines(out) {
 		name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: ")
@@ -116,8 +116,12 @@ func dependency(ctx context.Context, pkg, prefix string) (string, error) {
 // unpack downloads the packages and unpacks them. k.Dir appears only when it is
 // complete.
 func unpack(ctx context.Context, k Kernel, packages ...string) error {
-	tmp, err := os.MkdirTemp(filepath.Dir(k.Dir), ".fetch-")
-	if err != nil {
+	// The cache is locked: what is there already was left by one that died.
+	tmp := filepath.Join(filepath.Dir(k.Dir), ".fetch")
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := os.Mkdir(tmp, 0o755); err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
@@ -141,13 +145,14 @@ func unpack(ctx context.Context, k Kernel, packages ...string) error {
 		}
 	}
 
-	// The headers' only absolute path is that of the common headers.
+	// The headers' only absolute path is that of the common headers. Make it
+	// relative, so that the repository can be moved.
 	makefile := filepath.Join(tree, "usr/src/linux-headers-"+k.Release, "Makefile")
 	text, err := os.ReadFile(makefile)
 	if err != nil {
 		return err
 	}
-	moved := strings.ReplaceAll(string(text), "/usr/src/", filepath.Join(k.Dir, "usr/src")+"/")
+	moved := strings.ReplaceAll(string(text), "/usr/src/", "$(dir $(lastword $(MAKEFILE_LIST)))../")
 	if err := os.WriteFile(makefile, []byte(moved), 0o644); err != nil {
 		return err
 	}
