@@ -83,8 +83,8 @@ func WriteInitrd(ctx context.Context, path string, k Kernel, p plan.Plan, files 
 }
 
 // WriteDisk writes an ext4 image of size bytes that holds the tree below dir,
-// extended attributes included. Everything belongs to root. There is no
-// journal: what the guest has synced is in the image.
+// with owners and extended attributes. There is no journal: what the guest has
+// synced is in the image.
 func WriteDisk(ctx context.Context, path, dir string, size int64) error {
 	const block = 4096
 	_, err := run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal",
