@@ -81,7 +81,7 @@ func (l *lists) add(dir, name string, t trust) error {
 	// A host that uploads the list reads it, and IMA measures that. Nobody but
 	// the list itself says what it hashes to, in whichever algorithm IMA uses.
 	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
-		l.known.Add(digest.Sum(alg, b), policy.Source{Package: "digest list", List: name})
+		l.known.Add(digest.Sum(alg, b), policy.Source{List: name})
 	}
 	return nil
 }

@@ -42,7 +42,9 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	fmt.Fprintln(b)
 	packages := map[string]bool{}
 	for _, k := range a.Known {
-		packages[k.Sources[0].Package] = true
+		if p := k.Sources[0].Package; p != "" {
+			packages[p] = true
+		}
 	}
 	fmt.Fprintf(b, "  known     %s from %s\n", logEntries(len(a.Known)), cli.Plural(len(packages), "package"))
 	if a.Lists.Unsigned > 0 {
@@ -50,7 +52,11 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	}
 	if verbose {
 		for _, k := range a.Known {
-			fmt.Fprintf(b, "  known     entry %s   %s   %s   %s\n", cli.Count(k.Entry), k.Path, k.Digest, cli.Text(k.Sources[0].Package))
+			from := k.Sources[0].Package
+			if from == "" {
+				from = "a digest list"
+			}
+			fmt.Fprintf(b, "  known     entry %s   %s   %s   %s\n", cli.Count(k.Entry), k.Path, k.Digest, cli.Text(from))
 		}
 	}
 	for i, m := range a.Unproven {

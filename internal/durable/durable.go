@@ -4,6 +4,7 @@ package durable
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,13 +37,16 @@ func (d *Dir) Write(name string, data []byte) (changed bool, err error) {
 	if same, err := hasContent(path, data); same || err != nil {
 		return false, err
 	}
-	f, err := os.CreateTemp(d.path, ".tmp-*")
+	// Not os.CreateTemp, which opens for reading too: where IMA measures what
+	// root reads, it would measure the empty file.
+	temp := filepath.Join(d.path, ".tmp-"+rand.Text())
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return false, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, ignoreNotExist(os.Remove(f.Name())))
+			err = errors.Join(err, ignoreNotExist(os.Remove(temp)))
 		}
 	}()
 	_, err = f.Write(data)
@@ -50,7 +54,7 @@ func (d *Dir) Write(name string, data []byte) (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", path, err)
 	}
-	if err = os.Rename(f.Name(), path); err != nil {
+	if err = os.Rename(temp, path); err != nil {
 		return false, err
 	}
 	d.dirty = true

@@ -33,9 +33,9 @@ func (p *Policy) Rejects() bool {
 // A Source says where a known digest comes from. It is for the reader of a
 // verdict; no decision depends on it.
 type Source struct {
-	Package string `json:"package,omitempty"`
-	List    string `json:"list"`           // file name of the digest list
-	Path    string `json:"path,omitempty"` // of the file in the package
+	Package string `json:"package,omitempty"` // none if the file is the list itself
+	List    string `json:"list"`              // file name of the digest list
+	Path    string `json:"path,omitempty"`    // of the file in the package
 	Signer  string `json:"signer,omitempty"`
 }
 

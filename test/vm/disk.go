@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,13 +43,13 @@ func Build(ctx context.Context, output, pkg string) error {
 	return nil
 }
 
-// WriteInitrd writes an initramfs for k that carries out the plan. files are
-// what the plan needs of programs, modules and data before the disk is mounted;
-// the modules for the disk itself are added and come first.
-func WriteInitrd(ctx context.Context, path string, k Kernel, p plan.Plan, files ...File) error {
+// InitFiles returns the files of an initramfs for k that carries out the plan:
+// its first process, which is built below dir, the plan itself and the modules
+// for the disk, which come before the plan's own.
+func InitFiles(ctx context.Context, dir string, k Kernel, p plan.Plan) ([]File, error) {
 	modules, err := k.disk(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all := p
 	all.Modules = nil
@@ -58,28 +59,39 @@ func WriteInitrd(ctx context.Context, path string, k Kernel, p plan.Plan, files 
 	all.Modules = append(all.Modules, p.Modules...)
 	data, err := json.Marshal(all)
 	if err != nil {
-		return err
+		return nil, err
 	}
-
-	init := path + ".init"
-	defer os.Remove(init)
+	init := filepath.Join(dir, "guestinit")
 	if err := Build(ctx, init, "diglim/test/vm/guestinit"); err != nil {
+		return nil, err
+	}
+	return append(modules,
+		File{Name: "init", Mode: 0o755, Path: init},
+		File{Name: plan.Path[1:], Mode: 0o644, Data: data}), nil
+}
+
+// WriteInitrd writes an initramfs for k that carries out the plan. files are
+// what the plan needs of programs, modules and data before the disk is mounted.
+func WriteInitrd(ctx context.Context, path string, k Kernel, p plan.Plan, files ...File) error {
+	dir, err := os.MkdirTemp("", "init-")
+	if err != nil {
 		return err
 	}
-	files = append(files, modules...)
-	files = append(files,
-		File{Name: "init", Mode: 0o755, Path: init},
-		File{Name: plan.Path[1:], Mode: 0o644, Data: data})
+	defer os.RemoveAll(dir)
+	own, err := InitFiles(ctx, dir, k, p)
+	if err != nil {
+		return err
+	}
+	return WriteArchive(path, append(files, own...))
+}
 
+// WriteArchive writes files as an initramfs.
+func WriteArchive(path string, files []File) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := WriteCPIO(f, files); err != nil {
-		return err
-	}
-	return f.Close()
+	return errors.Join(WriteCPIO(f, files), f.Close())
 }
 
 // WriteDisk writes an ext4 image of size bytes that holds the tree below dir,

@@ -1,0 +1,127 @@
+package story
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"diglim/test/vm"
+)
+
+// vendor is who signs the packages.
+const vendor = "Guest Vendor <vendor@example.org>"
+
+// A packager builds packages with rpmbuild and signs them with rpmsign, as
+// distributions do.
+type packager struct {
+	dir  string // where packages go
+	work string // of rpmbuild and gpg; short, for gpg's sockets are in it
+}
+
+func newPackager(ctx context.Context, dir, keyFile string) (*packager, error) {
+	work, err := os.MkdirTemp("", "rpm-")
+	if err != nil {
+		return nil, err
+	}
+	p := &packager{dir, work}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	if err := p.run(ctx, "gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", vendor, "rsa3072", "sign", "never"); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	if err := p.run(ctx, "gpg", "--batch", "--quiet", "--armor", "--output", keyFile, "--export"); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+// close ends gpg's agent and removes the private key.
+func (p *packager) close() error {
+	return errors.Join(p.run(context.Background(), "gpgconf", "--kill", "all"), os.RemoveAll(p.work))
+}
+
+// spec is a package of files as they are: not stripped, not compressed further.
+const spec = `
+%%global debug_package %%{nil}
+%%global _build_id_links none
+%%global __os_install_post %%{nil}
+Name: %[1]s
+Version: 1.0
+Release: 1
+Summary: part of a test guest
+License: Apache-2.0
+AutoReqProv: no
+%%description
+Part of a test guest.
+%%install
+cp -a %%{_topdir}/stage/%[1]s/. %%{buildroot}/
+%%files
+%[2]s`
+
+// pack makes the package name-1.0-1 of files.
+func (p *packager) pack(ctx context.Context, name string, files ...vm.File) error {
+	var list strings.Builder
+	for _, f := range files {
+		path := filepath.Join(p.work, "stage", name, f.Name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := writeFile(path, f); err != nil {
+			return err
+		}
+		fmt.Fprintf(&list, "%%attr(%o,root,root) /%s\n", f.Mode.Perm(), f.Name)
+	}
+	specFile := filepath.Join(p.work, name+".spec")
+	if err := os.WriteFile(specFile, fmt.Appendf(nil, spec, name, list.String()), 0o644); err != nil {
+		return err
+	}
+	if err := p.run(ctx, "rpmbuild", "-bb", "--quiet", "--define", "_topdir "+p.work, "--define", "_rpmdir "+p.dir,
+		"--define", "_rpmfilename %{NVRA}.rpm", "--define", "_binary_payload w1.gzdio", "--define", "_buildhost build.example.org", specFile); err != nil {
+		return err
+	}
+	made, err := filepath.Glob(filepath.Join(p.dir, name+"-1.0-1.*.rpm"))
+	if err != nil || len(made) != 1 {
+		return fmt.Errorf("rpmbuild made %v, %w", made, err)
+	}
+	gpg, err := exec.LookPath("gpg")
+	if err != nil {
+		return err
+	}
+	// rpm's own idea of where gpg is differs from Debian's.
+	return p.run(ctx, "rpmsign", "--define", "__gpg "+gpg, "--define", "_gpg_name "+vendor, "--addsign", made[0])
+}
+
+func writeFile(path string, f vm.File) error {
+	if f.Path == "" {
+		return os.WriteFile(path, f.Data, 0o644)
+	}
+	in, err := os.Open(f.Path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// run runs a program with the packager's own GNUPGHOME. An error has all of
+// what it wrote.
+func (p *packager) run(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "GNUPGHOME="+p.work, "HOME="+p.work)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, err, out)
+	}
+	return nil
+}
