@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"diglim/digestlist"
+	"diglim/internal/clitest"
 	"diglim/internal/digest"
 	"diglim/internal/rpmtest"
 	"diglim/rpmhdr"
@@ -318,3 +319,5 @@ func TestParsePCRs(t *testing.T) {
 		}
 	}
 }
+
+func TestManPage(t *testing.T) { clitest.ManPage(t, "attest-verify", run, "collect", "check") }

@@ -72,3 +72,4 @@ func fixtures(t *testing.T) map[string][]byte {
 }
 
 func TestScripts(t *testing.T) { clitest.Run(t, fixtures(t)) }
+func TestManPage(t *testing.T) { clitest.ManPage(t, "diglim-gen", run, "rpm", "show", "verify") }

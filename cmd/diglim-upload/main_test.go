@@ -40,3 +40,4 @@ func TestScripts(t *testing.T) {
 	files[filepath.Join("security", diglim.Dir, "digests_count")] = []byte("Parser digests: 1\nFile digests: 104273\nMetadata digests: 0\nDigest list digests: 2430\n")
 	clitest.Run(t, files)
 }
+func TestManPage(t *testing.T) { clitest.ManPage(t, "diglim-upload", run, "add", "del", "status") }

@@ -2,8 +2,11 @@
 package clitest
 
 import (
+	"bytes"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -50,5 +53,34 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// ManPage checks that a command's manual page knows every flag of every
+// subcommand, by what the command's own help says.
+func ManPage(t *testing.T, name string, run func(args []string, stdout, stderr io.Writer) int, subcommands ...string) {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "man", name+".1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flag := regexp.MustCompile(`(?m)^ +(?:-\w, )?--([a-z-]+)`)
+	for _, sub := range subcommands {
+		var help bytes.Buffer
+		if code := run([]string{sub, "--help"}, &help, io.Discard); code != 0 {
+			t.Errorf("%s --help: exit code %d", sub, code)
+		}
+		found := flag.FindAllSubmatch(help.Bytes(), -1)
+		if len(found) == 0 {
+			t.Errorf("%s --help names no flags", sub)
+		}
+		for _, m := range found {
+			if string(m[1]) != "help" && !regexp.MustCompile(`Fl -`+string(m[1])+`\b`).Match(page) {
+				t.Errorf("%s(1) does not know %s --%s", name, sub, m[1])
+			}
+		}
+		if !regexp.MustCompile(`Cm (\w+ \| )?` + sub + `\b`).Match(page) {
+			t.Errorf("%s(1) does not know %s", name, sub)
+		}
 	}
 }
