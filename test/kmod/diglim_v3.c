@@ -1,7 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0 -- a stand-in, for tests, for a kernel patched with DIGLIM v3; protects nothing
 /*
- * A stand-in, for tests, for a kernel patched with DIGLIM v3; protects nothing.
- *
  * It offers the securityfs interface of the DIGLIM v3 patch set of September
  * 2021 on stock 6.1 and 6.12 kernels: the same files, answers and refusals as
  * that code gives on a machine without an IMA policy. Nothing asks the lists

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"diglim/internal/corpus"
 	"diglim/test/vm"
 	"diglim/test/vm/plan"
 )
@@ -19,32 +20,11 @@ type recorded struct {
 	input, result, errno, observed string
 }
 
-// corpus returns the path of a file of the corpus, or skips the test.
-func corpus(t *testing.T, name string) string {
-	t.Helper()
-	dir := os.Getenv("DIGLIM_CORPUS")
-	if dir == "" {
-		root, err := vm.Root()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir = filepath.Join(root, "..", "shared", "data")
-	}
-	path := filepath.Join(dir, name)
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("no corpus: %v", err)
-		}
-		t.Skipf("no corpus: %v; DIGLIM_CORPUS names its directory", err)
-	}
-	return path
-}
-
 // readRecording reads the recording, by case id.
 func readRecording(t *testing.T) map[string]recorded {
 	t.Helper()
 	cases := map[string]recorded{}
-	for _, f := range readTable(t, corpus(t, "diglim-v3-transcript.tsv")) {
+	for _, f := range readTable(t, corpus.Path(t, "diglim-v3-transcript.tsv")) {
 		// case id, operation, input, result, errno, observed, agreement
 		if len(f) < 6 {
 			t.Fatalf("recording: %d columns: %q", len(f), f)
