@@ -87,7 +87,7 @@ func TestUpload(t *testing.T) {
 
 		// Somebody else is busy, and then is not.
 		step("busy", "exec 3>"+dir+"/digest_list_del; (/busybox sleep 1) & exec 3>&-; (: > "+dir+"/digest_list_add); /diglim-upload del /lists/1-file_list-compact-signed",
-			`(?s)Resource busy\n.*deleted 3 digests from 1 list .* \(0 not there, 0 failed\)`, 0)
+			`(?s)resource busy\n.*deleted 3 digests from 1 list .* \(0 not there, 0 failed\)`, 0)
 		count("deleted one", "150003", "4")
 		step("buffer", "/diglim-upload add --buffer /lists/1-file_list-compact-signed && /diglim-upload del --buffer /lists/1-file_list-compact-signed", `(?s)added 3 .*deleted 3 `, 0)
 		step("del", "/diglim-upload del /lists", `\(1 not there, 0 failed\)`, 0)
