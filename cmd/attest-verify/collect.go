@@ -69,7 +69,7 @@ nobody else that it is fresh.`,
 			undo, err := kernel.EnsureMounted()
 			defer func() { err = errors.Join(err, undo()) }()
 			if err != nil {
-				return err
+				return cli.Hint(err, "run this as root")
 			}
 		}
 		if err := c.collect(); err != nil {

@@ -40,7 +40,7 @@ func (t *target) open() (*diglim.Interface, func() error, error) {
 	if t.securityfs == kernel.Securityfs {
 		var err error
 		if undo, err = kernel.EnsureMounted(); err != nil {
-			return nil, undo, err
+			return nil, undo, cli.Hint(err, "run this as root")
 		}
 	}
 	cmdline, err := os.ReadFile("/proc/cmdline")
