@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"diglim/internal/digest"
 	"diglim/internal/wire"
@@ -24,14 +25,87 @@ type Dialect uint8
 
 // The dialects.
 const (
-	V3 Dialect = iota + 1 // DIGLIM v3 (2021-09-14), little-endian
+	V3        Dialect = iota + 1 // DIGLIM v3 (2021-09-14), always little-endian
+	OpenEuler                    // IMA digest lists of openEuler, in the host's byte order
 )
 
+// dialects says what the dialects are called, and what their numbers for types
+// stand for.
+var dialects = [...]struct {
+	name  string
+	types []Type
+}{
+	V3:        {"v3", []Type{Parser, File, Metadata}},
+	OpenEuler: {"openeuler", []Type{Key, Parser, File, Metadata}},
+}
+
+func (d Dialect) valid() bool { return d != 0 && int(d) < len(dialects) }
+
 func (d Dialect) String() string {
-	if d == V3 {
-		return "v3"
+	if !d.valid() {
+		return fmt.Sprintf("dialect(%d)", uint8(d))
 	}
-	return fmt.Sprintf("dialect(%d)", uint8(d))
+	return dialects[d].name
+}
+
+// ParseDialect reads what String prints.
+func ParseDialect(s string) (Dialect, error) {
+	for d := V3; d.valid(); d++ {
+		if d.String() == s {
+			return d, nil
+		}
+	}
+	return 0, fmt.Errorf("dialect %q is not known: v3 and openeuler are", s)
+}
+
+// An Endian is a byte order. It too is not to be seen in the bytes of a list
+// for certain. The zero Endian is none, and refused.
+type Endian uint8
+
+// The byte orders.
+const (
+	LittleEndian Endian = iota + 1
+	BigEndian
+)
+
+func (e Endian) String() string {
+	switch e {
+	case LittleEndian:
+		return "little"
+	case BigEndian:
+		return "big"
+	}
+	return fmt.Sprintf("endian(%d)", uint8(e))
+}
+
+// ParseEndian reads what String prints.
+func ParseEndian(s string) (Endian, error) {
+	for e := LittleEndian; e <= BigEndian; e++ {
+		if e.String() == s {
+			return e, nil
+		}
+	}
+	return 0, fmt.Errorf("byte order %q is not known: little and big are", s)
+}
+
+type byteOrder interface {
+	binary.ByteOrder
+	binary.AppendByteOrder
+}
+
+// order returns the byte order of a dialect's lists, if they can have it.
+func order(d Dialect, e Endian) (byteOrder, error) {
+	switch {
+	case !d.valid():
+		return nil, fmt.Errorf("compact list: %s is not known", d)
+	case e == LittleEndian:
+		return binary.LittleEndian, nil
+	case e == BigEndian && d == V3:
+		return nil, errors.New("compact list: dialect v3 is little-endian, on all machines")
+	case e == BigEndian:
+		return binary.BigEndian, nil
+	}
+	return nil, fmt.Errorf("compact list: %s is not known", e)
 }
 
 // A Type says what a digest is the digest of. The zero Type is none.
@@ -42,6 +116,7 @@ const (
 	Parser   Type = iota + 1 // an executable that may upload lists
 	File                     // a file's content
 	Metadata                 // a file's metadata
+	Key                      // a key; of dialect OpenEuler alone
 )
 
 func (t Type) String() string {
@@ -52,13 +127,15 @@ func (t Type) String() string {
 		return "file"
 	case Metadata:
 		return "metadata"
+	case Key:
+		return "key"
 	}
 	return fmt.Sprintf("type(%d)", uint8(t))
 }
 
 // ParseType reads what String prints.
 func ParseType(s string) (Type, error) {
-	for t := Parser; t <= Metadata; t++ {
+	for t := Parser; t <= Key; t++ {
 		if t.String() == s {
 			return t, nil
 		}
@@ -85,23 +162,25 @@ const (
 	compactVersion    = 1
 	compactHeaderSize = 16
 
-	// v3AlgorithmEnd is HASH_ALGO__LAST of the kernels that DIGLIM v3 was
+	// algorithmEnd is HASH_ALGO__LAST of the kernels that the dialects were
 	// written for, which refuse everything from there on.
-	v3AlgorithmEnd = 20
+	algorithmEnd = 20
 )
 
 // ParseCompact reads a compact list: blocks, back to back, to the last byte.
-// It refuses what the kernel refuses (security/integrity/diglim/parser.c).
-// No block at all is a valid, empty list.
-func ParseCompact(d Dialect, b []byte) ([]Block, error) {
-	if d != V3 {
-		return nil, fmt.Errorf("compact list: %s is not known", d)
+// It refuses what the dialect's kernel refuses (security/integrity/diglim/parser.c;
+// openEuler: security/integrity/ima/ima_digest_list.c). No block at all is a
+// valid, empty list.
+func ParseCompact(d Dialect, e Endian, b []byte) ([]Block, error) {
+	o, err := order(d, e)
+	if err != nil {
+		return nil, err
 	}
-	r := wire.New("compact list", binary.LittleEndian, b)
+	r := wire.New("compact list", o, b)
 	var blocks []Block
 	for r.Len() > 0 {
 		r.Record(fmt.Sprintf("compact list block %d", len(blocks)))
-		block := parseBlock(r)
+		block := parseBlock(d, r)
 		if r.Err() != nil {
 			break
 		}
@@ -113,21 +192,22 @@ func ParseCompact(d Dialect, b []byte) ([]Block, error) {
 	return blocks, nil
 }
 
-func parseBlock(r *wire.Reader) Block {
+func parseBlock(d Dialect, r *wire.Reader) Block {
 	at := r.Offset()
 	version, reserved, typ, modifiers, algo := r.U8(), r.U8(), r.U16(), r.U16(), r.U16()
 	count, size := r.U32(), r.U32()
 	alg, err := digest.ByKernel(algo)
+	types := dialects[d].types
 	switch {
 	case r.Err() != nil:
 		return Block{}
 	case version != compactVersion:
 		r.FailAt(at, fmt.Errorf("version %d, must be %d", version, compactVersion))
-	case reserved != 0:
+	case reserved != 0 && d == V3: // an openEuler kernel does not look at it
 		r.FailAt(at+1, fmt.Errorf("reserved byte is %d", reserved))
-	case typ >= uint16(Metadata):
+	case int(typ) >= len(types):
 		r.FailAt(at+2, fmt.Errorf("type %d is not known", typ))
-	case err != nil || algo >= v3AlgorithmEnd:
+	case err != nil || algo >= algorithmEnd:
 		r.FailAt(at+6, fmt.Errorf("hash algorithm %d is not known", algo))
 	case uint64(size) != uint64(count)*uint64(alg.Size()):
 		r.FailAt(at+12, fmt.Errorf("%d bytes of data for %d digests of %s", size, count, alg))
@@ -136,7 +216,7 @@ func parseBlock(r *wire.Reader) Block {
 	if r.Err() != nil {
 		return Block{}
 	}
-	block := Block{Type(typ + 1), Modifiers(modifiers), alg, make([]digest.Digest, count)}
+	block := Block{types[typ], Modifiers(modifiers), alg, make([]digest.Digest, count)}
 	for i := range block.Digests {
 		block.Digests[i], err = digest.New(alg, data.Bytes(alg.Size()))
 		if err != nil {
@@ -147,29 +227,31 @@ func parseBlock(r *wire.Reader) Block {
 }
 
 // AppendCompact appends a compact list to b. Blocks without digests are left
-// out: they say nothing.
-func AppendCompact(b []byte, d Dialect, blocks []Block) ([]byte, error) {
-	if d != V3 {
-		return nil, fmt.Errorf("compact list: %s is not known", d)
+// out: they say nothing. What the dialect has no number for is refused.
+func AppendCompact(b []byte, d Dialect, e Endian, blocks []Block) ([]byte, error) {
+	o, err := order(d, e)
+	if err != nil {
+		return nil, err
 	}
 	for i, block := range blocks {
+		typ := slices.Index(dialects[d].types, block.Type)
 		n := uint64(len(block.Digests)) * uint64(block.Algorithm.Size())
 		switch {
 		case len(block.Digests) == 0:
 			continue
-		case block.Type < Parser || block.Type > Metadata:
-			return nil, fmt.Errorf("compact list: block %d: %s is not known", i, block.Type)
-		case !block.Algorithm.Valid() || block.Algorithm.Kernel() >= v3AlgorithmEnd:
+		case typ < 0:
+			return nil, fmt.Errorf("compact list: block %d: dialect %s has no type %s", i, d, block.Type)
+		case !block.Algorithm.Valid() || block.Algorithm.Kernel() >= algorithmEnd:
 			return nil, fmt.Errorf("compact list: block %d: %s cannot be in it", i, block.Algorithm)
 		case n > math.MaxUint32:
 			return nil, fmt.Errorf("compact list: block %d: %d digests do not fit", i, len(block.Digests))
 		}
 		b = append(b, compactVersion, 0)
-		b = binary.LittleEndian.AppendUint16(b, uint16(block.Type-1))
-		b = binary.LittleEndian.AppendUint16(b, uint16(block.Modifiers))
-		b = binary.LittleEndian.AppendUint16(b, block.Algorithm.Kernel())
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(block.Digests)))
-		b = binary.LittleEndian.AppendUint32(b, uint32(n))
+		b = o.AppendUint16(b, uint16(typ))
+		b = o.AppendUint16(b, uint16(block.Modifiers))
+		b = o.AppendUint16(b, block.Algorithm.Kernel())
+		b = o.AppendUint32(b, uint32(len(block.Digests)))
+		b = o.AppendUint32(b, uint32(n))
 		for _, x := range block.Digests {
 			if x.Algorithm() != block.Algorithm {
 				return nil, fmt.Errorf("compact list: block %d: %s among digests of %s", i, x, block.Algorithm)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -44,16 +45,16 @@ func TestCompactVectors(t *testing.T) {
 		"empty blocks are left out": {[]digestlist.Block{{Type: digestlist.File}, file(0, abc), {Type: digestlist.File}},
 			"01000100000004000100000020000000" + abc.Hex()},
 	} {
-		got, err := digestlist.AppendCompact(nil, digestlist.V3, c.blocks)
+		got, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, c.blocks)
 		if err != nil || hex.EncodeToString(got) != c.want {
 			t.Errorf("%s: %x, %v", name, got, err)
 			continue
 		}
-		blocks, err := digestlist.ParseCompact(digestlist.V3, got)
+		blocks, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, got)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		again, err := digestlist.AppendCompact(nil, digestlist.V3, blocks)
+		again, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, blocks)
 		if err != nil || !bytes.Equal(again, got) {
 			t.Errorf("%s: written again %x, %v", name, again, err)
 		}
@@ -62,14 +63,14 @@ func TestCompactVectors(t *testing.T) {
 
 // What the original kernel refuses is refused.
 func TestBadCompact(t *testing.T) {
-	good, err := digestlist.AppendCompact(nil, digestlist.V3, []digestlist.Block{
+	good, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, []digestlist.Block{
 		file(0, abc), file(digestlist.Immutable, digest.Sum(digest.SHA1, []byte("x")))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const second = 16 + 32 // where the second block starts
 	for n := range good {
-		if _, err := digestlist.ParseCompact(digestlist.V3, good[:n]); (err == nil) != (n == 0 || n == second) {
+		if _, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, good[:n]); (err == nil) != (n == 0 || n == second) {
 			t.Errorf("the first %d of %d bytes: %v", n, len(good), err)
 		}
 	}
@@ -104,12 +105,94 @@ func TestBadCompact(t *testing.T) {
 		"trailing byte":       {append(bytes.Clone(good), 0), "block 2: "},
 		"trailing header":     {append(bytes.Clone(good), make([]byte, 16)...), "version 0"},
 	} {
-		if _, err := digestlist.ParseCompact(digestlist.V3, c.b); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, c.b); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
-	if _, err := digestlist.ParseCompact(0, good); err == nil {
+	if _, err := digestlist.ParseCompact(0, digestlist.LittleEndian, good); err == nil {
 		t.Error("a list of no dialect is read")
+	}
+}
+
+// The same list for openEuler, on machines of either byte order, differs in the
+// numbers of its types and in nothing else.
+func TestOpenEuler(t *testing.T) {
+	a := digest.Sum(digest.SHA1, []byte("abc"))
+	blocks := []digestlist.Block{
+		{Type: digestlist.Key, Algorithm: digest.SHA256, Digests: []digest.Digest{x}},
+		{Type: digestlist.Parser, Algorithm: digest.SHA256, Digests: []digest.Digest{script}},
+		file(digestlist.Immutable, abc),
+		{Type: digestlist.Metadata, Algorithm: digest.SHA1, Digests: []digest.Digest{a}},
+	}
+	for e, want := range map[digestlist.Endian]string{
+		digestlist.LittleEndian: "01000000000004000100000020000000" + x.Hex() + "01000100000004000100000020000000" + script.Hex() +
+			"01000200010004000100000020000000" + abc.Hex() + "01000300000002000100000014000000" + a.Hex(),
+		digestlist.BigEndian: "01000000000000040000000100000020" + x.Hex() + "01000001000000040000000100000020" + script.Hex() +
+			"01000002000100040000000100000020" + abc.Hex() + "01000003000000020000000100000014" + a.Hex(),
+	} {
+		got, err := digestlist.AppendCompact(nil, digestlist.OpenEuler, e, blocks)
+		if err != nil || hex.EncodeToString(got) != want {
+			t.Fatalf("%s: %x, %v", e, got, err)
+		}
+		back, err := digestlist.ParseCompact(digestlist.OpenEuler, e, got)
+		if err != nil || !reflect.DeepEqual(back, blocks) {
+			t.Errorf("%s: read again %v, %v", e, back, err)
+		}
+		got[1] = 7 // reserved, and nothing to that kernel
+		if back, err := digestlist.ParseCompact(digestlist.OpenEuler, e, got); err != nil || !reflect.DeepEqual(back, blocks) {
+			t.Errorf("%s, reserved byte 7: %v, %v", e, back, err)
+		}
+		got[1] = 0
+		// In the other byte order the sizes do not fit.
+		if back, err := digestlist.ParseCompact(digestlist.OpenEuler, digestlist.LittleEndian+digestlist.BigEndian-e, got); err == nil {
+			t.Errorf("%s, read in the other order: %v", e, back)
+		}
+		got[2], got[3] = 4, 4
+		if _, err := digestlist.ParseCompact(digestlist.OpenEuler, e, got); err == nil || !strings.Contains(err.Error(), "offset 2: type 1028") {
+			t.Errorf("%s, type 1028: %v", e, err)
+		}
+	}
+	// What the one calls a file is a parser to the other: only the caller knows.
+	v3, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, blocks[2:3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := digestlist.ParseCompact(digestlist.OpenEuler, digestlist.LittleEndian, v3)
+	if err != nil || back[0].Type != digestlist.Parser {
+		t.Errorf("a file of v3 is a %v of openeuler, %v", back, err)
+	}
+	if b, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, blocks); err == nil || !strings.Contains(err.Error(), "has no type key") {
+		t.Errorf("a key in v3: %x, %v", b, err)
+	}
+}
+
+func TestLayouts(t *testing.T) {
+	for _, c := range []struct {
+		d  digestlist.Dialect
+		e  digestlist.Endian
+		ok bool
+	}{
+		{digestlist.V3, digestlist.LittleEndian, true},
+		{digestlist.OpenEuler, digestlist.LittleEndian, true},
+		{digestlist.OpenEuler, digestlist.BigEndian, true},
+		{digestlist.V3, digestlist.BigEndian, false},
+		{digestlist.V3, 0, false},
+		{digestlist.OpenEuler, 0, false},
+		{digestlist.OpenEuler, 3, false},
+		{0, digestlist.LittleEndian, false},
+		{3, digestlist.LittleEndian, false},
+	} {
+		_, err := digestlist.ParseCompact(c.d, c.e, nil)
+		_, err2 := digestlist.AppendCompact(nil, c.d, c.e, nil)
+		if (err == nil) != c.ok || (err2 == nil) != c.ok {
+			t.Errorf("%s, %s: %v, %v", c.d, c.e, err, err2)
+		}
+		if d, err := digestlist.ParseDialect(c.d.String()); err == nil && d != c.d {
+			t.Errorf("%s is read as %s", c.d, d)
+		}
+		if e, err := digestlist.ParseEndian(c.e.String()); err == nil && e != c.e {
+			t.Errorf("%s is read as %s", c.e, e)
+		}
 	}
 }
 
@@ -122,11 +205,11 @@ func TestBadBlocks(t *testing.T) {
 		"digest of another":       {Type: digestlist.File, Algorithm: digest.SM3, Digests: []digest.Digest{abc}},
 		"too new for that kernel": {Type: digestlist.File, Algorithm: digest.SHA3_256, Digests: []digest.Digest{sha3}},
 	} {
-		if got, err := digestlist.AppendCompact(nil, digestlist.V3, []digestlist.Block{b}); err == nil {
+		if got, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, []digestlist.Block{b}); err == nil {
 			t.Errorf("%s: %x", name, got)
 		}
 	}
-	if _, err := digestlist.AppendCompact(nil, 0, nil); err == nil {
+	if _, err := digestlist.AppendCompact(nil, 0, digestlist.LittleEndian, nil); err == nil {
 		t.Error("a list of no dialect is written")
 	}
 }
@@ -144,7 +227,7 @@ func TestSplitCompact(t *testing.T) {
 		}
 		var got []digest.Digest
 		for _, list := range lists {
-			b, err := digestlist.AppendCompact(nil, digestlist.V3, list)
+			b, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, list)
 			if err != nil || len(b) > limit || len(b) == 0 {
 				t.Errorf("limit %d: list of %d bytes, %v", limit, len(b), err)
 			}
@@ -298,7 +381,7 @@ func TestRealPackage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compact, err := digestlist.AppendCompact(nil, digestlist.V3, []digestlist.Block{mutable, immutable})
+	compact, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, []digestlist.Block{mutable, immutable})
 	const want = "sha256:0e4765583b59c6dbfd0bc0c8148772ff03dd5205f98162b16a4608d9b9bca9a6"
 	if got := digest.Sum(digest.SHA256, compact).String(); err != nil || got != want {
 		t.Errorf("the compact list has %d bytes, %s, %v; want %s", len(compact), got, err, want)
@@ -307,7 +390,7 @@ func TestRealPackage(t *testing.T) {
 
 func TestRealLists(t *testing.T) {
 	e1 := corpus.Read(t, "digestlist/vectors/compact-v3-E1")
-	blocks, err := digestlist.ParseCompact(digestlist.V3, e1)
+	blocks, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, e1)
 	if err != nil || len(blocks) != 1 || !slices.Equal(blocks[0].Digests, []digest.Digest{script}) || blocks[0].Modifiers != digestlist.Immutable {
 		t.Errorf("E1: %v, %v", blocks, err)
 	}
@@ -355,25 +438,44 @@ func TestReadFile(t *testing.T) {
 	}
 }
 
+// layouts are all that a compact list can have.
+var layouts = []struct {
+	d digestlist.Dialect
+	e digestlist.Endian
+}{
+	{digestlist.V3, digestlist.LittleEndian},
+	{digestlist.OpenEuler, digestlist.LittleEndian},
+	{digestlist.OpenEuler, digestlist.BigEndian},
+}
+
 func FuzzParseCompact(f *testing.F) {
-	for _, blocks := range [][]digestlist.Block{nil, {file(0, abc)}, {file(0, abc), file(digestlist.Immutable, script, x)}} {
-		b, err := digestlist.AppendCompact(nil, digestlist.V3, blocks)
-		if err != nil {
-			f.Fatal(err)
+	for i, l := range layouts {
+		for _, blocks := range [][]digestlist.Block{nil, {file(0, abc)}, {file(0, abc), file(digestlist.Immutable, script, x)}} {
+			b, err := digestlist.AppendCompact(nil, l.d, l.e, blocks)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(uint8(i), b)
 		}
-		f.Add(b)
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		blocks, err := digestlist.ParseCompact(digestlist.V3, b)
+	f.Fuzz(func(t *testing.T, i uint8, b []byte) {
+		l := layouts[int(i)%len(layouts)]
+		blocks, err := digestlist.ParseCompact(l.d, l.e, b)
 		if err != nil {
 			return
 		}
-		full := slices.DeleteFunc(slices.Clone(blocks), func(b digestlist.Block) bool { return len(b.Digests) == 0 })
-		if len(full) != len(blocks) {
-			return // empty blocks are read and not written
+		want, at := bytes.Clone(b), 0
+		for _, block := range blocks {
+			if len(block.Digests) == 0 {
+				return // empty blocks are read and not written
+			}
+			if l.d == digestlist.OpenEuler {
+				want[at+1] = 0 // reserved: read as anything, written as 0
+			}
+			at += 16 + len(block.Digests)*block.Algorithm.Size()
 		}
-		again, err := digestlist.AppendCompact(nil, digestlist.V3, blocks)
-		if err != nil || !bytes.Equal(again, b) {
+		again, err := digestlist.AppendCompact(nil, l.d, l.e, blocks)
+		if err != nil || !bytes.Equal(again, want) {
 			t.Errorf("%x is written again as %x, %v", b, again, err)
 		}
 	})

@@ -128,7 +128,7 @@ func (l *lists) addRPM(name string, b []byte, t trust) error {
 
 // addCompact takes a compact list, which carries no signature of a vendor.
 func (l *lists) addCompact(name string, b []byte, t trust) error {
-	blocks, err := digestlist.ParseCompact(digestlist.V3, b)
+	blocks, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, b)
 	if err != nil {
 		return err
 	}

@@ -66,16 +66,37 @@ func (t *trust) load(stderr io.Writer) (*keyring.Keyring, error) {
 
 func (t *trust) policy() keyring.Policy { return keyring.Policy{AllowWeak: t.allowWeak} }
 
-// dialectFlag is the flag that says how compact lists number their types.
-func dialectFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().String("dialect", "v3", "dialect of compact lists: v3 (DIGLIM v3)")
+// layout is what the bytes of compact lists do not say of themselves.
+type layout struct {
+	dialect digestlist.Dialect
+	endian  digestlist.Endian
 }
 
-func parseDialect(s string) (digestlist.Dialect, error) {
-	if s != digestlist.V3.String() {
-		return 0, fmt.Errorf("dialect %q is not known: v3 is", s)
+// layoutFlags are the flags that a layout comes from.
+type layoutFlags struct{ dialect, endian string }
+
+func (l *layoutFlags) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&l.dialect, "dialect", "v3", "dialect of compact lists: v3 (DIGLIM v3) or openeuler")
+	cmd.Flags().StringVar(&l.endian, "endian", "", "byte order of compact lists in dialect openeuler, which is that of the machine that reads them: little or big")
+}
+
+func (l *layoutFlags) parse() (layout, error) {
+	d, err := digestlist.ParseDialect(l.dialect)
+	if err != nil {
+		return layout{}, err
 	}
-	return digestlist.V3, nil
+	if l.endian == "" {
+		if d == digestlist.OpenEuler {
+			return layout{}, cli.Hint(errors.New("dialect openeuler has either byte order"),
+				"say with --endian what the machines are that will read the lists: little (x86, arm64) or big (s390x)")
+		}
+		return layout{d, digestlist.LittleEndian}, nil
+	}
+	e, err := digestlist.ParseEndian(l.endian)
+	if err == nil && d == digestlist.V3 && e != digestlist.LittleEndian {
+		err = errors.New("dialect v3 is little-endian, on all machines")
+	}
+	return layout{d, e}, err
 }
 
 // codeFor is the exit code for an error about one package or list: refused, if

@@ -29,10 +29,10 @@ var (
 
 // generator makes one list of one package.
 type generator struct {
-	keys    *keyring.Keyring
-	trust   trust
-	format  digestlist.Format
-	dialect digestlist.Dialect
+	keys   *keyring.Keyring
+	trust  trust
+	format digestlist.Format
+	layout layout
 }
 
 // generated is what became of one package.
@@ -51,6 +51,7 @@ func (g *generated) unsigned() bool { return g.err == nil && g.proof.Signature =
 func rpmCommand() *cobra.Command {
 	var (
 		g       generator
+		layout  layoutFlags
 		output  string
 		format  string
 		jobs    int
@@ -64,12 +65,13 @@ their payload, and writes one list a package: 0-file_list-FORMAT-NAME-VERSION-RE
 
 Format rpm is the header itself with the vendor's signature behind it: whoever
 reads the list can check it again. Format compact is the bare digests, as a
-kernel with DIGLIM v3 takes them; the signature is checked now and then lost.
+kernel with DIGLIM v3 takes them, or openEuler's with --dialect openeuler; the
+signature is checked now and then lost.
 
 A package that is refused does not stop the others.`,
 		Args: cobra.MinimumNArgs(1),
 	}
-	dialect := dialectFlag(cmd)
+	layout.flags(cmd)
 	g.trust.flags(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&output, "output", "o", ".", "write the lists to this `directory`")
@@ -78,7 +80,7 @@ A package that is refused does not stop the others.`,
 	f.BoolVar(&jsonOut, "json", false, "say what was done as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var err error
-		if g.dialect, err = parseDialect(*dialect); err != nil {
+		if g.layout, err = layout.parse(); err != nil {
 			return err
 		}
 		g.format = digestlist.Format(format)
@@ -145,7 +147,7 @@ func (g *generator) encode(r *generated, h rpmhdr.Header) error {
 		r.list = digestlist.AppendRPM(nil, digestlist.RPM{Header: h, Signature: r.proof.Signature})
 		return nil
 	}
-	r.list, err = digestlist.AppendCompact(nil, g.dialect, []digestlist.Block{mutable, immutable})
+	r.list, err = digestlist.AppendCompact(nil, g.layout.dialect, g.layout.endian, []digestlist.Block{mutable, immutable})
 	return err
 }
 

@@ -53,12 +53,13 @@ or else the one that the content has. With --keyring the signature of an rpm
 list is checked, too; "verify" is the command whose exit code says so.`,
 		Args: cobra.MinimumNArgs(1),
 	}
-	dialect := dialectFlag(cmd)
+	var flags layoutFlags
+	flags.flags(cmd)
 	cmd.Flags().BoolVar(&jsonOut, "json", false, "show as JSON: an array of lists")
 	cmd.Flags().StringArrayVar(&t.keyrings, "keyring", nil, "check signatures with the keys in this `file` or directory (repeatable)")
 	cmd.Flags().BoolVar(&t.allowWeak, "allow-weak", false, "take signatures over MD5 and SHA-1 too")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		d, err := parseDialect(*dialect)
+		l, err := flags.parse()
 		if err != nil {
 			return err
 		}
@@ -71,7 +72,7 @@ list is checked, too; "verify" is the command whose exit code says so.`,
 		code := cli.Yes
 		lists := []shown{}
 		for _, path := range args {
-			s, err := show(path, d, keys, t.policy())
+			s, err := show(path, l, keys, t.policy())
 			if err != nil {
 				fmt.Fprintf(cmd.ErrOrStderr(), "error: %s\n", cli.Text(err.Error()))
 				code = cli.Worse(code, cli.Unknown)
@@ -87,7 +88,7 @@ list is checked, too; "verify" is the command whose exit code says so.`,
 	return cmd
 }
 
-func show(path string, d digestlist.Dialect, keys *keyring.Keyring, policy keyring.Policy) (shown, error) {
+func show(path string, l layout, keys *keyring.Keyring, policy keyring.Policy) (shown, error) {
 	b, format, err := digestlist.ReadFile(path)
 	if err != nil {
 		return shown{}, err
@@ -96,8 +97,8 @@ func show(path string, d digestlist.Dialect, keys *keyring.Keyring, policy keyri
 	if format == digestlist.FormatRPM {
 		err = s.rpm(b, keys, policy)
 	} else {
-		s.Dialect = d.String()
-		err = s.compact(b, d)
+		s.Dialect = l.dialect.String()
+		err = s.compact(b, l)
 	}
 	if err != nil {
 		return shown{}, fmt.Errorf("%s: %w", path, err)
@@ -136,8 +137,8 @@ func (s *shown) rpm(b []byte, keys *keyring.Keyring, policy keyring.Policy) erro
 	return nil
 }
 
-func (s *shown) compact(b []byte, d digestlist.Dialect) error {
-	blocks, err := digestlist.ParseCompact(d, b)
+func (s *shown) compact(b []byte, l layout) error {
+	blocks, err := digestlist.ParseCompact(l.dialect, l.endian, b)
 	if err != nil {
 		return err
 	}

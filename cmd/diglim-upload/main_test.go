@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 // enough for order, exit codes and messages. What a kernel answers is tested
 // in a guest that has one.
 func TestScripts(t *testing.T) {
-	list, err := digestlist.AppendCompact(nil, digestlist.V3, []digestlist.Block{
+	list, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, []digestlist.Block{
 		{Type: digestlist.File, Algorithm: digest.SHA256, Digests: []digest.Digest{digest.Sum(digest.SHA256, []byte("a"))}}})
 	if err != nil {
 		t.Fatal(err)

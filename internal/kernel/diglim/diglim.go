@@ -136,7 +136,7 @@ func (i *Interface) Apply(op Op, l List, buffered bool) (Result, error) {
 			return r, err
 		}
 		for _, part := range parts {
-			b, err := digestlist.AppendCompact(nil, digestlist.V3, part)
+			b, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, part)
 			if err != nil {
 				return r, err
 			}
@@ -175,7 +175,7 @@ func (l List) blocks() ([][]digestlist.Block, error) {
 		if err != nil && !errors.Is(err, modsig.ErrNone) {
 			return nil, err
 		}
-		blocks, err := digestlist.ParseCompact(digestlist.V3, payload)
+		blocks, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, payload)
 		if err == nil && len(blocks) == 0 {
 			err = errors.New("empty list")
 		}
