@@ -297,7 +297,7 @@ func TestImmutable(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	for _, s := range []string{"0-file_list-rpm-bash-5.2.37-1.fc42.x86_64", "10-parser_list-compact-diglim-upload", "0-metadata_list-compact-x"} {
-		n, err := digestlist.ParseName(s)
+		n, err := digestlist.ParseName(digestlist.InterfaceDIGLIM, s)
 		if err != nil || n.String() != s {
 			t.Errorf("%s: %+v, %v", s, n, err)
 		}
@@ -306,7 +306,7 @@ func TestNames(t *testing.T) {
 	for _, s := range []string{"", "x", "0-file_list-rpm", "0-file_list-rpm-", "-1-file_list-rpm-x", "a-file_list-rpm-x", "0-file-rpm-x",
 		"0-other_list-rpm-x", "0-file_list-tar-x", "0-file_list-rpm-a b", "0-file_list-rpm-a/b", "0-file_list-rpm-a\nb", "0-file_list-rpm-é", long,
 		"99999999999-file_list-rpm-x"} {
-		if n, err := digestlist.ParseName(s); err == nil {
+		if n, err := digestlist.ParseName(digestlist.InterfaceDIGLIM, s); err == nil {
 			t.Errorf("%q: %+v", s, n)
 		}
 	}
@@ -317,6 +317,70 @@ func TestNames(t *testing.T) {
 	want := []string{"0-b", "2-a", "9-a", "010-c", "10-a", "10-b", "noposition"}
 	if !slices.Equal(got, want) {
 		t.Errorf("sorted %v, want %v", got, want)
+	}
+}
+
+// One name, as each interface has it.
+func TestNamesPerInterface(t *testing.T) {
+	const D, O, C = digestlist.InterfaceDIGLIM, digestlist.InterfaceOpenEuler, digestlist.InterfaceDigestCache
+	name := func(position int, typ digestlist.Type, f digestlist.Format) digestlist.Name {
+		return digestlist.Name{Position: position, Type: typ, Format: f, Label: "bash-5.2.15-3.fc38.x86_64"}
+	}
+	const rpm, compact, tlv, none = digestlist.FormatRPM, digestlist.FormatCompact, digestlist.FormatTLV, digestlist.NoPosition
+	for _, c := range []struct {
+		i    digestlist.Interface
+		n    digestlist.Name
+		want string // without the label; "" if there is none
+	}{
+		{D, name(0, digestlist.File, rpm), "0-file_list-rpm-"},
+		{O, name(0, digestlist.File, rpm), "0-file_list-rpm-"},
+		{C, name(0, digestlist.File, rpm), "0-rpm-"},
+		{C, name(none, digestlist.File, rpm), "rpm-"},
+		{C, name(17, digestlist.File, tlv), "17-tlv-"},
+		{D, name(3, digestlist.File, tlv), "3-file_list-tlv-"},
+		{O, name(0, digestlist.Key, compact), "0-key_list-compact-"},
+		{O, name(0, digestlist.Metadata, compact), "0-metadata_list-compact-"},
+		{D, name(0, digestlist.Key, compact), ""},
+		{D, name(0, 0, compact), ""},
+		{D, name(none, digestlist.File, rpm), ""},
+		{O, name(0, digestlist.File, tlv), ""},
+		{C, name(0, digestlist.File, compact), ""},
+		{C, name(0, digestlist.Parser, tlv), ""},
+		{0, name(0, digestlist.File, rpm), ""},
+		{4, name(0, digestlist.File, rpm), ""},
+	} {
+		got, err := c.n.File(c.i)
+		if c.want == "" {
+			if err == nil {
+				t.Errorf("%s: %+v is called %s", c.i, c.n, got)
+			}
+			continue
+		}
+		if err != nil || got != c.want+c.n.Label {
+			t.Errorf("%s: %+v is called %s, %v", c.i, c.n, got, err)
+		}
+		if back, err := digestlist.ParseName(c.i, got); err != nil || back != c.n {
+			t.Errorf("%s: %s is read as %+v, %v", c.i, got, back, err)
+		}
+		if back, _, err := digestlist.KnownName(got); err != nil || back != c.n {
+			t.Errorf("%s is known as %+v, %v", got, back, err)
+		}
+	}
+	for _, c := range []struct {
+		i digestlist.Interface
+		s string
+	}{
+		{O, "0-file_list-compact-x.sig"}, {C, "rpm"}, {C, "rpm-"}, {C, "9-rpm-"}, {C, "9x-rpm-a"}, {C, "0-file_list-rpm-a"}, {C, "map-a"},
+		{C, "99999999999-rpm-a"}, {C, "rpm-a/b"}, {C, "9"}, {C, ""}, {D, "rpm-a"}, {C, "-rpm-a"},
+	} {
+		if n, err := digestlist.ParseName(c.i, c.s); err == nil {
+			t.Errorf("%s: %s is read as %+v", c.i, c.s, n)
+		}
+	}
+	for i := digestlist.Interface(0); i < 5; i++ {
+		if got, err := digestlist.ParseInterface(i.String()); (err == nil) != (i >= D && i <= C) || err == nil && got != i {
+			t.Errorf("%s is read as %s, %v", i, got, err)
+		}
 	}
 }
 
@@ -415,6 +479,9 @@ func TestReadFile(t *testing.T) {
 		"0-file_list-compact-p": {"whatever", digestlist.FormatCompact},
 		"some-header":           {string(header), digestlist.FormatRPM},
 		"some-list":             {"\x01\x00", digestlist.FormatCompact},
+		"some-tlv":              {string(goodTLV(t)), digestlist.FormatTLV},
+		"tlv-p":                 {"whatever", digestlist.FormatTLV},
+		"7-rpm-p":               {"whatever", digestlist.FormatRPM},
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(c.content), 0o644); err != nil {
@@ -503,11 +570,18 @@ func FuzzParseRPM(f *testing.F) {
 }
 
 func FuzzParseName(f *testing.F) {
-	f.Add("0-file_list-rpm-bash-5.2.37-1.fc42.x86_64")
+	for _, name := range []string{"0-file_list-rpm-bash-5.2.37-1.fc42.x86_64", "17-tlv-bash", "rpm-bash", "0-key_list-compact-x"} {
+		f.Add(name)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
-		n, err := digestlist.ParseName(s)
-		if err == nil && strings.TrimLeft(s, "0") != strings.TrimLeft(n.String(), "0") {
-			t.Errorf("%q is written again as %q", s, n)
+		n, i, err := digestlist.KnownName(s)
+		if err != nil {
+			return
+		}
+		// The same but for zeros in front of the position.
+		again, err := n.File(i)
+		if err != nil || strings.TrimLeft(s, "0") != strings.TrimLeft(again, "0") {
+			t.Errorf("%q is written again as %q, %v", s, again, err)
 		}
 	})
 }

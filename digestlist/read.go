@@ -27,11 +27,20 @@ func ReadFile(path string) ([]byte, Format, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if name, err := ParseName(filepath.Base(path)); err == nil {
+	if name, _, err := KnownName(filepath.Base(path)); err == nil {
 		return b, name.Format, nil
 	}
-	if len(b) > 0 && b[0] == 0x8e { // the first byte of an RPM header's magic
-		return b, FormatRPM, nil
+	return b, sniff(b), nil
+}
+
+// sniff tells formats apart by their first byte: of an RPM header's magic, of
+// the field number of a tlv list, of the version of a compact block.
+func sniff(b []byte) Format {
+	switch {
+	case len(b) > 0 && b[0] == 0x8e:
+		return FormatRPM
+	case len(b) > 0 && b[0] == 0:
+		return FormatTLV
 	}
-	return b, FormatCompact, nil
+	return FormatCompact
 }

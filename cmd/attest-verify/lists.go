@@ -11,6 +11,7 @@ import (
 	"diglim/digestlist"
 	"diglim/internal/digest"
 	"diglim/internal/keyring"
+	"diglim/internal/modsig"
 	"diglim/internal/policy"
 	"diglim/rpmhdr"
 )
@@ -70,10 +71,10 @@ func (l *lists) add(dir, name string, t trust) error {
 	if err != nil {
 		return err
 	}
-	if format == digestlist.FormatCompact {
-		err = l.addCompact(name, b, t)
-	} else {
+	if format == digestlist.FormatRPM {
 		err = l.addRPM(name, b, t)
+	} else {
+		err = l.addBare(name, format, b, t)
 	}
 	if err != nil {
 		return err
@@ -126,26 +127,43 @@ func (l *lists) addRPM(name string, b []byte, t trust) error {
 	return nil
 }
 
-// addCompact takes a compact list, which carries no signature of a vendor.
-func (l *lists) addCompact(name string, b []byte, t trust) error {
-	blocks, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, b)
-	if err != nil {
+// addBare takes a compact or tlv list, which carries no signature of a vendor.
+func (l *lists) addBare(name string, format digestlist.Format, b []byte, t trust) error {
+	b, _, err := modsig.Split(b)
+	if err != nil && !errors.Is(err, modsig.ErrNone) {
 		return err
 	}
+	var files []digestlist.TLVEntry
+	if format == digestlist.FormatTLV {
+		list, err := digestlist.ParseTLV(b)
+		if err != nil {
+			return err
+		}
+		files = list.Entries
+	} else {
+		blocks, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, b)
+		if err != nil {
+			return err
+		}
+		for _, block := range blocks {
+			if block.Type == digestlist.Metadata {
+				continue // of what a file is called and may do, not of what is in it
+			}
+			for _, d := range block.Digests {
+				files = append(files, digestlist.TLVEntry{Digest: d})
+			}
+		}
+	}
 	if !t.allowUnsigned {
-		return fmt.Errorf("%w: a compact list carries no signature", errUnsigned)
+		return fmt.Errorf("%w: a %s list carries no signature of a vendor", errUnsigned, format)
 	}
 	source := policy.Source{List: name}
-	if n, err := digestlist.ParseName(name); err == nil {
+	if n, _, err := digestlist.KnownName(name); err == nil {
 		source.Package = n.Label
 	}
-	for _, block := range blocks {
-		if block.Type == digestlist.Metadata {
-			continue // of what a file is called and may do, not of what is in it
-		}
-		for _, d := range block.Digests {
-			l.known.Add(d, source)
-		}
+	for _, f := range files {
+		source.Path = f.Path
+		l.known.Add(f.Digest, source)
 	}
 	l.Unsigned++
 	return nil

@@ -92,7 +92,7 @@ func verify(path string, keys *keyring.Keyring, policy keyring.Policy) (keyring.
 		return keyring.Signer{}, fmt.Errorf("%s: %w", path, err)
 	}
 	// The position is the administrator's; the rest of the name is the package's.
-	if declared, err := digestlist.ParseName(filepath.Base(path)); err == nil && declared.Label != name.Label {
+	if declared, _, err := digestlist.KnownName(filepath.Base(path)); err == nil && declared.Label != name.Label {
 		return keyring.Signer{}, fmt.Errorf("%s: %w: it is the list of %s", path, errMisnamed, name.Label)
 	}
 	return signer, nil
