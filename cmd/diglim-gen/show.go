@@ -10,6 +10,7 @@ import (
 	"diglim/internal/cli"
 	"diglim/internal/digest"
 	"diglim/internal/keyring"
+	"diglim/internal/modsig"
 
 	"github.com/spf13/cobra"
 )
@@ -22,8 +23,9 @@ type shown struct {
 	Package   string       `json:"package,omitempty"`
 	Signature string       `json:"signature"` // none, unchecked, good, or why not
 	Signer    string       `json:"signer,omitempty"`
-	Blocks    []shownBlock `json:"blocks,omitempty"`
-	Files     []shownFile  `json:"files,omitempty"`
+	Blocks    []shownBlock `json:"blocks,omitempty"`  // of a compact list
+	Files     []shownFile  `json:"files,omitempty"`   // of an rpm list
+	Entries   []shownEntry `json:"entries,omitempty"` // of a tlv list
 }
 
 type shownBlock struct {
@@ -40,6 +42,11 @@ type shownFile struct {
 	Size      uint64        `json:"size"`
 	Digest    digest.Digest `json:"digest"`
 	Immutable bool          `json:"immutable"`
+}
+
+type shownEntry struct {
+	Digest digest.Digest `json:"digest"`
+	Path   string        `json:"path,omitempty"`
 }
 
 func showCommand() *cobra.Command {
@@ -97,8 +104,7 @@ func show(path string, l layout, keys *keyring.Keyring, policy keyring.Policy) (
 	if format == digestlist.FormatRPM {
 		err = s.rpm(b, keys, policy)
 	} else {
-		s.Dialect = l.dialect.String()
-		err = s.compact(b, l)
+		err = s.bare(b, format, l)
 	}
 	if err != nil {
 		return shown{}, fmt.Errorf("%s: %w", path, err)
@@ -137,17 +143,28 @@ func (s *shown) rpm(b []byte, keys *keyring.Keyring, policy keyring.Policy) erro
 	return nil
 }
 
-func (s *shown) compact(b []byte, l layout) error {
-	blocks, err := digestlist.ParseCompact(l.dialect, l.endian, b)
-	if err != nil {
+func (s *shown) bare(b []byte, format digestlist.Format, l layout) error {
+	b, _, err := modsig.Split(b)
+	if err == nil {
+		s.Signature = "unchecked"
+	} else if !errors.Is(err, modsig.ErrNone) {
 		return err
 	}
+	if format == digestlist.FormatTLV {
+		list, err := digestlist.ParseTLV(b)
+		for _, e := range list.Entries {
+			s.Entries = append(s.Entries, shownEntry(e))
+		}
+		return err
+	}
+	s.Dialect = l.dialect.String()
+	blocks, err := digestlist.ParseCompact(l.dialect, l.endian, b)
 	for _, block := range blocks {
 		s.Blocks = append(s.Blocks, shownBlock{
 			block.Type.String(), block.Algorithm.String(), block.Modifiers&digestlist.Immutable != 0, uint16(block.Modifiers), block.Digests,
 		})
 	}
-	return nil
+	return err
 }
 
 func signerText(s keyring.Signer) string {
@@ -181,7 +198,14 @@ func printShown(w io.Writer, lists []shown, jsonOut bool) error {
 			}
 			continue
 		}
-		print("%s   compact, dialect %s   %s\n", cli.Text(filepath.Base(s.List)), s.Dialect, cli.Plural(len(s.Blocks), "block"))
+		if s.Format == string(digestlist.FormatTLV) {
+			print("%s   tlv   %s   %s\n", cli.Text(filepath.Base(s.List)), s.signatureText(), cli.Plural(len(s.Entries), "file"))
+			for _, e := range s.Entries {
+				print("  %s  %s\n", e.Digest, cli.Text(e.Path))
+			}
+			continue
+		}
+		print("%s   compact, dialect %s   %s   %s\n", cli.Text(filepath.Base(s.List)), s.Dialect, s.signatureText(), cli.Plural(len(s.Blocks), "block"))
 		for _, b := range s.Blocks {
 			print("  %s, %s, %s, modifiers %d%s\n", b.Type, b.Algorithm, cli.Plural(len(b.Digests), "digest"), b.Modifiers,
 				map[bool]string{true: " (immutable)"}[b.Immutable])
@@ -198,6 +222,9 @@ func (s *shown) signatureText() string {
 	case "none":
 		return "not signed"
 	case "unchecked":
+		if s.Format != string(digestlist.FormatRPM) {
+			return "signature not checked"
+		}
 		return "signature not checked (no --keyring)"
 	case "good":
 		return "signed by " + s.Signer
