@@ -10,7 +10,9 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/cli"
+	"diglim/internal/cms"
 	"diglim/internal/keyring"
+	"diglim/internal/modsig"
 
 	"github.com/spf13/cobra"
 )
@@ -28,6 +30,7 @@ Exit code: 0 if all went well, 1 if something was refused (no good signature),
 2 if something could not be judged (missing, malformed).`,
 	}
 	root.AddCommand(rpmCommand(), showCommand(), verifyCommand())
+	root.AddCommand(signCommand())
 	return cli.Run(root, args, stdout, stderr)
 }
 
@@ -104,6 +107,7 @@ func (l *layoutFlags) parse() (layout, error) {
 func codeFor(err error) int {
 	for _, refusal := range []error{
 		keyring.ErrMalformed, keyring.ErrUnknownKey, keyring.ErrKeyNotGood, keyring.ErrWeak, keyring.ErrBad, errUnsigned, errClash, errMisnamed,
+		cms.ErrMalformed, cms.ErrUnknownCert, cms.ErrBad, modsig.ErrNone, errSigned,
 	} {
 		if errors.Is(err, refusal) {
 			return cli.No

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rsa"
+	"maps"
 	"testing"
 	"time"
 
@@ -68,6 +69,7 @@ func fixtures(t *testing.T) map[string][]byte {
 	clash := pkg("hello")
 	clash.Extra = []rpmtest.Entry{rpmtest.String(6000, "another hello")}
 	files["clash/hello.rpm"] = clash.File(rpmtest.Signatures{RSA: sign(vendor, clash.Header(), nil)})
+	maps.Copy(files, certificates(t))
 	return files
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
 	"path/filepath"
 
@@ -18,45 +19,53 @@ type verified struct {
 	Signer string `json:"signer,omitempty"`
 	Weak   bool   `json:"weak,omitempty"`
 	Error  string `json:"error,omitempty"`
+
+	err error
 }
 
 func verifyCommand() *cobra.Command {
 	var jsonOut bool
-	var t trust
+	var v verifier
+	var certs []string
 	cmd := &cobra.Command{
-		Use:   "verify --keyring FILE|DIR [flags] LIST...",
+		Use:   "verify --keyring FILE|DIR [--cert FILE] [flags] LIST...",
 		Short: "check the signatures of digest lists",
-		Long: `Checks that each list is signed by a key of the keyrings, and that it is the
-list of the package that its name says. An rpm list carries the vendor's
-signature with it; a compact list carries none, and is refused.`,
+		Long: `Checks that each rpm list carries its vendor's signature, by a key of the
+keyrings, and that it is the list of the package that its name says. A compact
+or tlv list has to carry the appended signature that "sign" makes, by one of the
+certificates; nothing says what package it is the list of.`,
 		Args: cobra.MinimumNArgs(1),
 	}
-	cmd.Flags().StringArrayVar(&t.keyrings, "keyring", nil, "trust the OpenPGP keys in this `file` or directory (repeatable)")
-	cmd.Flags().BoolVar(&t.allowWeak, "allow-weak", false, "take signatures over MD5 and SHA-1 too")
-	cmd.Flags().BoolVar(&jsonOut, "json", false, "answer as JSON: an array of lists")
+	f := cmd.Flags()
+	f.StringArrayVar(&v.trust.keyrings, "keyring", nil, "trust the OpenPGP keys in this `file` or directory (repeatable)")
+	f.BoolVar(&v.trust.allowWeak, "allow-weak", false, "take signatures over MD5 and SHA-1 too")
+	f.StringArrayVar(&certs, "cert", nil, "trust the certificates in this `file`, PEM or DER, as signers of compact and tlv lists (repeatable)")
+	f.BoolVar(&jsonOut, "json", false, "answer as JSON: an array of lists")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		keys, err := t.load(cmd.ErrOrStderr())
-		if err != nil {
+		var err error
+		if v.certs, err = readCertificates(certs...); err != nil {
 			return err
+		}
+		v.keys = &keyring.Keyring{}
+		if len(v.trust.keyrings) > 0 || len(v.certs) == 0 {
+			if v.keys, err = v.trust.load(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
 		}
 		code := cli.Yes
 		results := []verified{}
 		for _, path := range args {
-			signer, err := verify(path, keys, t.policy())
-			v := verified{List: path, OK: err == nil, Weak: signer.Weak}
-			if err != nil {
-				v.Error = err.Error()
-				code = cli.Worse(code, codeFor(err))
-				fmt.Fprintf(cmd.ErrOrStderr(), "refused: %s\n", cli.Text(v.Error))
-			} else {
-				v.Signer = signerText(signer)
-			}
-			results = append(results, v)
-			if err == nil && !jsonOut {
-				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "good  %s   signed by %s\n", cli.Text(path), v.Signer); err != nil {
+			r := v.verify(path)
+			if r.err != nil {
+				r.Error = r.err.Error()
+				code = cli.Worse(code, codeFor(r.err))
+				fmt.Fprintf(cmd.ErrOrStderr(), "refused: %s\n", cli.Text(r.Error))
+			} else if !jsonOut {
+				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "good  %s   signed by %s\n", cli.Text(path), r.Signer); err != nil {
 					return err
 				}
 			}
+			results = append(results, r)
 		}
 		if jsonOut {
 			if err := cli.WriteJSON(cmd.OutOrStdout(), results); err != nil {
@@ -68,32 +77,58 @@ signature with it; a compact list carries none, and is refused.`,
 	return cmd
 }
 
-func verify(path string, keys *keyring.Keyring, policy keyring.Policy) (keyring.Signer, error) {
-	b, format, err := digestlist.ReadFile(path)
+// verifier knows whom to believe.
+type verifier struct {
+	trust trust
+	keys  *keyring.Keyring
+	certs []*x509.Certificate
+}
+
+func (v *verifier) verify(path string) verified {
+	r := verified{List: path}
+	r.err = func() error {
+		b, format, err := digestlist.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if format != digestlist.FormatRPM {
+			cert, err := verifySigned(b, v.certs)
+			if err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			r.Signer = certText(cert)
+			return nil
+		}
+		signer, err := v.verifyRPM(b, filepath.Base(path))
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		r.Signer, r.Weak = signerText(signer), signer.Weak
+		return nil
+	}()
+	r.OK = r.err == nil
+	return r
+}
+
+func (v *verifier) verifyRPM(b []byte, file string) (keyring.Signer, error) {
+	l, err := digestlist.ParseRPM(b)
 	if err != nil {
 		return keyring.Signer{}, err
 	}
-	if format != digestlist.FormatRPM {
-		return keyring.Signer{}, fmt.Errorf("%s: %w: a compact list carries none", path, errUnsigned)
-	}
-	l, err := digestlist.ParseRPM(b)
-	if err != nil {
-		return keyring.Signer{}, fmt.Errorf("%s: %w", path, err)
-	}
 	if l.Signature == nil {
-		return keyring.Signer{}, fmt.Errorf("%s: %w", path, errUnsigned)
+		return keyring.Signer{}, errUnsigned
 	}
-	signer, err := keys.Verify(l.Header.Signed(), l.Signature, policy)
+	signer, err := v.keys.Verify(l.Header.Signed(), l.Signature, v.trust.policy())
 	if err != nil {
-		return keyring.Signer{}, fmt.Errorf("%s: %w", path, err)
+		return keyring.Signer{}, err
 	}
-	name, err := digestlist.NameFor(l.Header, format)
+	name, err := digestlist.NameFor(l.Header, digestlist.FormatRPM)
 	if err != nil {
-		return keyring.Signer{}, fmt.Errorf("%s: %w", path, err)
+		return keyring.Signer{}, err
 	}
 	// The position is the administrator's; the rest of the name is the package's.
-	if declared, _, err := digestlist.KnownName(filepath.Base(path)); err == nil && declared.Label != name.Label {
-		return keyring.Signer{}, fmt.Errorf("%s: %w: it is the list of %s", path, errMisnamed, name.Label)
+	if declared, _, err := digestlist.KnownName(file); err == nil && declared.Label != name.Label {
+		return keyring.Signer{}, fmt.Errorf("%w: it is the list of %s", errMisnamed, name.Label)
 	}
 	return signer, nil
 }
