@@ -27,6 +27,8 @@ import (
 	"sync"
 	"time"
 
+	"diglim/internal/rsaverify"
+
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
@@ -42,9 +44,10 @@ const (
 
 // A Keyring holds trusted keys. It is safe for concurrent use once loaded.
 type Keyring struct {
-	mu       sync.Mutex // guards the validity that the library caches in entities
+	mu       sync.Mutex // guards the validity that the library caches in entities, and rsa
 	entities []*openpgp.Entity
 	source   map[*openpgp.Entity]string
+	rsa      map[*rsa.PublicKey]*rsaverify.Key // those that have verified something
 
 	// Skipped says which files below a directory hold no key, which keys are
 	// not usable, and why.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"diglim/internal/digest"
+	"diglim/internal/rsaverify"
 	"diglim/internal/wire"
 
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
@@ -127,7 +128,7 @@ func (k *Keyring) verifyWith(e *openpgp.Entity, s *signature, signed []byte) (*p
 		return nil, fmt.Errorf("%w: made by another kind of key", ErrBad)
 	}
 	if s.v3 != nil {
-		return key, s.v3.verify(key, s.hashAlgo, signed)
+		return key, k.verifyV3(key, s, signed)
 	}
 	if !s.packet.CheckKeyIdOrFingerprint(key) {
 		return nil, fmt.Errorf("%w: names another fingerprint", ErrBad)
@@ -137,8 +138,18 @@ func (k *Keyring) verifyWith(e *openpgp.Entity, s *signature, signed []byte) (*p
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	h.Write(signed)
-	if err := key.VerifySignature(h, s.packet); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBad, err)
+	if pub, ok := key.PublicKey.(*rsa.PublicKey); ok && key.CanSign() {
+		h.Write(s.packet.HashSuffix)
+		sum := h.Sum(nil)
+		if s.version == 6 && !bytes.Equal(sum[:2], s.packet.HashTag[:]) { // RFC 9580 section 5.2.4
+			return nil, fmt.Errorf("%w: the digest starts otherwise", ErrBad)
+		}
+		err = k.verifyRSA(pub, s.hashAlgo, sum, s.packet.RSASignature.Bytes())
+	} else if err = key.VerifySignature(h, s.packet); err != nil {
+		err = fmt.Errorf("%w: %w", ErrBad, err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	for _, n := range s.packet.Notations {
 		if n.IsCritical {
@@ -151,39 +162,66 @@ func (k *Keyring) verifyWith(e *openpgp.Entity, s *signature, signed []byte) (*p
 	return key, nil
 }
 
-// verify checks a version 3 signature: the digest is over the document, the
+// verifyV3 checks a version 3 signature: the digest is over the document, the
 // signature type and the creation time.
-func (v *v3Signature) verify(key *packet.PublicKey, hash crypto.Hash, signed []byte) error {
-	h := hash.New()
+func (k *Keyring) verifyV3(key *packet.PublicKey, s *signature, signed []byte) error {
+	h := s.hashAlgo.New()
 	h.Write(signed)
-	h.Write(v.hashed)
+	h.Write(s.v3.hashed)
 	sum := h.Sum(nil)
-	if !bytes.Equal(sum[:2], v.left) {
+	if !bytes.Equal(sum[:2], s.v3.left) {
 		return ErrBad
 	}
-	switch pk := key.PublicKey.(type) {
+	mpis := s.v3.mpis
+	switch pub := key.PublicKey.(type) {
 	case *rsa.PublicKey:
-		if len(v.mpis) != 1 || len(v.mpis[0]) > pk.Size() {
+		if len(mpis) != 1 {
 			return ErrBad
 		}
-		padded := make([]byte, pk.Size())
-		copy(padded[len(padded)-len(v.mpis[0]):], v.mpis[0])
-		if err := rsa.VerifyPKCS1v15(pk, hash, sum, padded); err != nil {
-			return fmt.Errorf("%w: RSA", ErrBad)
-		}
-		return nil
+		return k.verifyRSA(pub, s.hashAlgo, sum, mpis[0])
 	case *dsa.PublicKey:
-		if len(v.mpis) != 2 {
+		if len(mpis) != 2 {
 			return ErrBad
 		}
 		// FIPS 186-4 section 4.6: the leftmost bits, as many as q has
-		sum = sum[:min(len(sum), (pk.Q.BitLen()+7)/8)]
-		if !dsa.Verify(pk, sum, new(big.Int).SetBytes(v.mpis[0]), new(big.Int).SetBytes(v.mpis[1])) {
+		sum = sum[:min(len(sum), (pub.Q.BitLen()+7)/8)]
+		if !dsa.Verify(pub, sum, new(big.Int).SetBytes(mpis[0]), new(big.Int).SetBytes(mpis[1])) {
 			return fmt.Errorf("%w: DSA", ErrBad)
 		}
 		return nil
 	}
 	return fmt.Errorf("%w: version 3 signatures are RSA or DSA", ErrBad)
+}
+
+// verifyRSA checks an RSA signature, an OpenPGP integer without its leading
+// zeros, over a digest.
+func (k *Keyring) verifyRSA(pub *rsa.PublicKey, hash crypto.Hash, sum, mpi []byte) error {
+	key := k.rsaKey(pub)
+	if len(mpi) > key.Size() {
+		return fmt.Errorf("%w: RSA", ErrBad)
+	}
+	sig := make([]byte, key.Size())
+	copy(sig[len(sig)-len(mpi):], mpi)
+	if err := key.Verify(hash, sum, sig); err != nil {
+		return fmt.Errorf("%w: RSA", ErrBad)
+	}
+	return nil
+}
+
+// rsaKey returns what verifying with a key needs, made ready when it is first
+// used.
+func (k *Keyring) rsaKey(pub *rsa.PublicKey) *rsaverify.Key {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key := k.rsa[pub]
+	if key == nil {
+		if k.rsa == nil {
+			k.rsa = make(map[*rsa.PublicKey]*rsaverify.Key)
+		}
+		key = rsaverify.New(pub)
+		k.rsa[pub] = key
+	}
+	return key
 }
 
 func hashAlgorithm(h crypto.Hash) (alg digest.Algorithm, weak bool, err error) {
