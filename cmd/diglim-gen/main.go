@@ -31,6 +31,7 @@ Exit code: 0 if all went well, 1 if something was refused (no good signature),
 	}
 	root.AddCommand(rpmCommand(), showCommand(), verifyCommand())
 	root.AddCommand(signCommand())
+	root.AddCommand(keysCommand())
 	return cli.Run(root, args, stdout, stderr)
 }
 

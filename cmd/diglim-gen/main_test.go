@@ -70,6 +70,11 @@ func fixtures(t *testing.T) map[string][]byte {
 	clash.Extra = []rpmtest.Entry{rpmtest.String(6000, "another hello")}
 	files["clash/hello.rpm"] = clash.File(rpmtest.Signatures{RSA: sign(vendor, clash.Header(), nil)})
 	maps.Copy(files, certificates(t))
+	expired, revoked := rpmtest.NewKey(t, "expired", func(c *packet.Config) { c.KeyLifetimeSecs = 365 * 24 * 3600 }), rpmtest.NewKey(t, "revoked", nil)
+	if err := revoked.Revoke(packet.KeyCompromised, "", rpmtest.Config(at, nil)); err != nil {
+		t.Fatal(err)
+	}
+	files["expired.gpg"], files["revoked.gpg"] = rpmtest.Public(t, expired), rpmtest.Public(t, revoked)
 	return files
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -219,6 +220,57 @@ func TestKeysOfCVE(t *testing.T) {
 		}
 		if keys.Len() != 1 || file != "rpm__keyidcollision1.pub" && keys.entities[0].PrimaryKey.KeyId != primary {
 			t.Errorf("%s: %d keys", file, keys.Len())
+		}
+	}
+}
+
+// What Keys says of a key is what Verify does with it.
+func TestKeys(t *testing.T) {
+	year := func(c *packet.Config) { c.KeyLifetimeSecs = 365 * 24 * 3600 }
+	good, expired, revoked, six := rpmtest.NewKey(t, "good", nil), rpmtest.NewKey(t, "expired", year), rpmtest.NewKey(t, "revoked", nil), rpmtest.NewKey(t, "six", rpmtest.V6)
+	if err := good.AddSigningSubkey(rpmtest.Config(rpmtest.Made, rpmtest.Ed25519)); err != nil {
+		t.Fatal(err)
+	}
+	if err := revoked.Revoke(packet.KeyRetired, "", rpmtest.Config(signedAt, nil)); err != nil {
+		t.Fatal(err)
+	}
+	now := rpmtest.Made.AddDate(3, 0, 0)
+	type state struct {
+		user, algorithm string
+		version         int
+		subkey, fit     bool
+		earlier         bool
+		revoked         bool
+		expires         string
+	}
+	want := []state{
+		{"good", "RSA-2048", 4, false, true, false, false, ""},
+		{"good", "RSA-2048", 4, true, false, false, false, ""}, // for encryption
+		{"good", "EdDSA Curve25519", 4, true, true, false, false, ""},
+		{"expired", "RSA-2048", 4, false, false, true, false, "2020-12-31"},
+		{"expired", "RSA-2048", 4, true, false, false, false, "2020-12-31"},
+		{"revoked", "RSA-2048", 4, false, false, false, true, ""},
+		{"revoked", "RSA-2048", 4, true, false, false, true, ""},
+		{"six", "Ed25519", 6, false, true, false, false, ""},
+		{"six", "X25519", 6, true, false, false, false, ""},
+	}
+	var got []state
+	for _, k := range ring(t, good, expired, revoked, six).Keys(now) {
+		s := state{strings.Fields(k.UserID)[0], k.Algorithm, k.Version, k.Primary != "", k.Unfit == nil, k.Earlier, k.Revoked, ""}
+		if !k.Expires.IsZero() {
+			s.expires = k.Expires.Format("2006-01-02")
+		}
+		if k.Source != "test" || !k.Created.Equal(rpmtest.Made) || !strings.HasSuffix(k.Fingerprint, fmt.Sprintf("%016x", k.KeyID)) && k.Version == 4 {
+			t.Errorf("%+v", k)
+		}
+		got = append(got, s)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	for _, k := range ring(t, good).Keys(rpmtest.Made.AddDate(-1, 0, 0)) {
+		if k.Unfit == nil || k.Earlier {
+			t.Errorf("before it was made: %+v", k)
 		}
 	}
 }
