@@ -24,7 +24,7 @@ func compactList(t *testing.T, n int) []byte {
 	for i := range n {
 		block.Digests = append(block.Digests, digest.Sum(digest.SHA256, binary.BigEndian.AppendUint32(nil, uint32(i))))
 	}
-	b, err := digestlist.AppendCompact(nil, digestlist.V3, []digestlist.Block{block})
+	b, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, []digestlist.Block{block})
 	if err != nil {
 		t.Fatal(err)
 	}
