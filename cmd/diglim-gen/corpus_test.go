@@ -30,11 +30,7 @@ func TestCorpus(t *testing.T) {
 	var rows []string
 	for path, what := range manifest {
 		file := corpus.Path(t, path)
-		outcome := func(weak bool) generated {
-			g := generator{keys: keys, trust: trust{allowWeak: weak}, format: digestlist.FormatRPM}
-			return g.one(file, nil)
-		}
-		strict, weak := outcome(false), outcome(true)
+		strict, weak := prover(keys, false).one(fileWork(file), nil), prover(keys, true).one(fileWork(file), nil)
 		checkAgainstGPG(t, path, what, strict, weak)
 		row := filepath.Base(path) + "\t" + describe(strict, file)
 		if strict.err != nil && weak.err == nil {
@@ -64,7 +60,7 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-func describe(g generated, file string) string {
+func describe(g made, file string) string {
 	if g.err != nil {
 		return strings.TrimPrefix(g.err.Error(), file+": ")
 	}
@@ -80,7 +76,7 @@ var notGood = []string{"rpm/rpm__hello-2.0-1.x86_64-signed-with-subkey.rpm"}
 
 // checkAgainstGPG compares with what gpg says: a good signature is proved, on
 // --allow-weak if it is weak; nothing else is, but for what gpg cannot read.
-func checkAgainstGPG(t *testing.T, path, what string, strict, weak generated) {
+func checkAgainstGPG(t *testing.T, path, what string, strict, weak made) {
 	t.Helper()
 	good := gpgGood.MatchString(what) && !slices.Contains(notGood, path)
 	beyondGPG := strings.Contains(what, "OPENPGP278") || strings.Contains(what, "GENERATED here")
@@ -115,9 +111,14 @@ func TestHostileKeys(t *testing.T) {
 			t.Errorf("%s: %v", c.key, err)
 			continue
 		}
-		g := generator{keys: keys, format: digestlist.FormatRPM}
-		if r := g.one(corpus.Path(t, "rpm", c.pkg), nil); !errors.Is(r.err, c.want) {
+		if r := prover(keys, false).one(fileWork(corpus.Path(t, "rpm", c.pkg)), nil); !errors.Is(r.err, c.want) {
 			t.Errorf("%s with %s: %v, want %v", c.pkg, c.key, r.err, c.want)
 		}
 	}
+}
+
+// prover makes rpm lists of what the keys prove.
+func prover(keys *keyring.Keyring, weak bool) *generator {
+	return &generator{keys: keys, trust: trust{allowWeak: weak}, fmt: digestlist.FormatRPM, iface: digestlist.InterfaceDIGLIM,
+		choose: "all", listType: digestlist.File}
 }

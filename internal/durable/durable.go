@@ -61,6 +61,12 @@ func (d *Dir) Write(name string, data []byte) (changed bool, err error) {
 	return true, nil
 }
 
+// Remove removes a file.
+func (d *Dir) Remove(name string) error {
+	d.dirty = true
+	return os.Remove(filepath.Join(d.path, name))
+}
+
 // Close makes the renames last.
 func (d *Dir) Close() error {
 	if !d.dirty {
