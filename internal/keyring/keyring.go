@@ -1,5 +1,5 @@
-// Package keyring verifies detached OpenPGP signatures with keys that somebody
-// chose to trust.
+// Package keyring verifies OpenPGP signatures with keys that somebody chose to
+// trust.
 //
 // The policy is one, and stated here. A key is judged at the time of signing:
 // one that has expired since still vouches for what it signed before. Keys
@@ -7,7 +7,8 @@
 // signing, or not yet made at that time refuse. So do signatures over MD5,
 // SHA-1 and RIPEMD-160, unless Policy.AllowWeak; what such a signature
 // verified is marked Weak. Signatures are OpenPGP version 3 (RSA, DSA), 4 and
-// 6, of type binary document (RFC 9580 section 5.2.1.1) and no other.
+// 6, of type binary document (RFC 9580 section 5.2.1.1) and no other; those of
+// cleartext messages, which are of another type, have a function of their own.
 //
 // The zero Keyring trusts nothing.
 package keyring

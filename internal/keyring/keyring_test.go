@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"diglim/internal/rpmtest"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 )
@@ -150,15 +152,45 @@ func TestWeakHashes(t *testing.T) {
 	}
 }
 
+// A signature over text verifies as one, and as nothing else; and it is over
+// the canonical text, byte by byte.
 func TestSignatureOverText(t *testing.T) {
 	e := rpmtest.NewKey(t, "rsa", nil)
+	keys := ring(t, e)
 	var b bytes.Buffer
-	if err := openpgp.DetachSignWithParams(&b, []*openpgp.Entity{e}, bytes.NewReader(document),
-		&openpgp.SignParams{Config: rpmtest.Config(signedAt, nil), TextSig: true}); err != nil {
+	w, err := clearsign.Encode(&b, e.PrivateKey, rpmtest.Config(signedAt, nil))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ring(t, e).Verify(document, b.Bytes(), Policy{}); !errors.Is(err, ErrMalformed) {
-		t.Errorf("a signature over text: %v", err)
+	if _, err := w.Write([]byte("two lines \n- of text")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	block, _ := clearsign.Decode(b.Bytes())
+	sig, err := io.ReadAll(block.ArmoredSignature.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := []byte("two lines\r\n- of text")
+	s, err := keys.VerifyText(text, sig, Policy{})
+	if err != nil || s.KeyID != e.PrimaryKey.KeyId || !s.Time.Equal(signedAt) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := keys.Verify(text, sig, Policy{}); !errors.Is(err, ErrMalformed) {
+		t.Errorf("taken for a signature over a document: %v", err)
+	}
+	if _, err := keys.VerifyText(text, rpmtest.Sign(t, e, text, signedAt, nil), Policy{}); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a signature over a document, taken for one over text: %v", err)
+	}
+	for _, other := range []string{"", "two lines\n- of text", "two lines \r\n- of text", "two lines\r\n- of text\r\n", "two lines\r\nof text"} {
+		if _, err := keys.VerifyText([]byte(other), sig, Policy{}); !errors.Is(err, ErrBad) {
+			t.Errorf("%q: %v", other, err)
+		}
+	}
+	if _, err := ring(t).VerifyText(text, sig, Policy{}); !errors.Is(err, ErrUnknownKey) {
+		t.Errorf("the empty keyring says %v", err)
 	}
 }
 

@@ -75,12 +75,26 @@ type v3Signature struct {
 // error wraps one of the Err values above; for ErrUnknownKey its text names
 // the key id.
 func (k *Keyring) Verify(signed, sig []byte, policy Policy) (Signer, error) {
+	return k.verify(packet.SigTypeBinary, signed, sig, policy)
+}
+
+// VerifyText is Verify for the signature of a cleartext message, which is of
+// type canonical text document (RFC 9580 sections 5.2.1.2 and 7). The text
+// must be what such a signature is over: lines that end in CR LF, without the
+// dashes that escape them, the white space at their ends, and the last CR LF.
+func (k *Keyring) VerifyText(text, sig []byte, policy Policy) (Signer, error) {
+	return k.verify(packet.SigTypeText, text, sig, policy)
+}
+
+// verify checks a signature that must be of that kind: what was signed as one
+// thing is not to be passed off as another.
+func (k *Keyring) verify(kind packet.SignatureType, signed, sig []byte, policy Policy) (Signer, error) {
 	s, err := parseSignature(sig)
 	if err != nil {
 		return Signer{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	if s.kind != packet.SigTypeBinary {
-		return Signer{}, fmt.Errorf("%w: type %#02x is not a signature over a document", ErrMalformed, uint8(s.kind))
+	if s.kind != kind {
+		return Signer{}, fmt.Errorf("%w: type %#02x, must be %#02x", ErrMalformed, uint8(s.kind), uint8(kind))
 	}
 	alg, weak, err := hashAlgorithm(s.hashAlgo)
 	if err != nil {
