@@ -83,7 +83,10 @@ func regular(name, data string) tar.Header {
 
 func gz(b []byte) []byte {
 	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
+	w, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	if err != nil {
+		panic(err)
+	}
 	w.Write(b)
 	w.Close()
 	return out.Bytes()

@@ -158,7 +158,7 @@ func comparePackages(p, q Package) int {
 // architecture.
 func (s *Suite) Packages() []Package { return s.packages }
 
-// Files reads a package, proves that it is the one that the suite vouches for,
+// Files reads one of the Packages, proves that it is what the suite vouches for,
 // and returns the regular files that it installs, in its own order, with their
 // SHA-256. The error names the package. Files can be called from several
 // goroutines at a time.
@@ -171,7 +171,11 @@ func (s *Suite) Files(ctx context.Context, p Package) ([]plain.File, error) {
 }
 
 func (s *Suite) files(ctx context.Context, p Package) ([]plain.File, error) {
-	if p.bad != nil {
+	i, found := slices.BinarySearchFunc(s.packages, p, comparePackages)
+	if !found {
+		return nil, errors.New("the suite has no such package")
+	}
+	if p = s.packages[i]; p.bad != nil {
 		return nil, fmt.Errorf("index: %w", p.bad)
 	}
 	f, err := s.archive.open(ctx, p.Filename, p.Size)

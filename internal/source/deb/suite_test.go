@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -337,6 +338,40 @@ func TestPackagesThatAreWrong(t *testing.T) {
 		case err == nil || !strings.HasPrefix(err.Error(), p.Name+"_") || !strings.Contains(err.Error(), w.text) || w.err != nil && !errors.Is(err, w.err):
 			t.Errorf("%s: %v, %v", p, files, err)
 		}
+	}
+}
+
+// Packages are read at the same time, and one that nobody vouches for not at
+// all.
+func TestFilesAtATime(t *testing.T) {
+	key := rpmtest.NewKey(t, "key", nil)
+	a := newTestArchive(t)
+	for i := range 20 {
+		a.add(fmt.Sprintf("p%d", i), "1", "all", tarball(t, regular(fmt.Sprint("file", i), strings.Repeat("x", 1000*i))))
+	}
+	a.signed(key)
+	server := httptest.NewServer(http.FileServer(http.Dir(a.dir)))
+	defer server.Close()
+	src := a.source()
+	src.Location = server.URL
+	s, err := Open(context.Background(), src, ring(t, key), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for _, p := range s.Packages() {
+		wg.Go(func() {
+			files, err := s.Files(context.Background(), p)
+			if err != nil || len(files) != 1 || files[0].Path != "/file"+p.Name[1:] {
+				t.Errorf("%s: %v, %v", p, files, err)
+			}
+		})
+	}
+	wg.Wait()
+	other := s.Packages()[0]
+	other.SHA256 = sha("another")
+	if files, err := s.Files(context.Background(), other); err == nil || !strings.Contains(err.Error(), "no such package") {
+		t.Errorf("%v, %v", files, err)
 	}
 }
 
