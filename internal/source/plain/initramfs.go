@@ -29,20 +29,18 @@ const (
 func Initramfs(r io.Reader, alg digest.Algorithm) ([]File, error) {
 	img := &image{alg: alg, files: make(map[string]*content)}
 	in := newInput(r)
-	archives := 0
-	for {
+	for part := 1; ; part++ {
 		if err := in.skipZeros(); err == io.EOF {
 			break
 		} else if err != nil {
 			return nil, err
 		}
-		archives++
 		at := in.offset()
 		if err := img.part(in); err != nil {
-			return nil, fmt.Errorf("part %d at offset %d: %w", archives, at, err)
+			return nil, fmt.Errorf("part %d at offset %d: %w", part, at, err)
 		}
 	}
-	if archives == 0 {
+	if img.archives == 0 {
 		return nil, errors.New("no cpio archive in it")
 	}
 	return img.list(), nil
@@ -54,6 +52,8 @@ type image struct {
 	files map[string]*content // by path; hard links share one
 	paths int                 // bytes of all paths
 	size  int64               // bytes unpacked from compressed parts
+
+	archives int
 }
 
 // content is what an inode holds.
@@ -111,6 +111,7 @@ func (img *image) archive(in *input) error {
 			return err
 		}
 		if m.name == cpioTrailer {
+			img.archives++
 			return readContent(in, m, io.Discard)
 		}
 		// Whether names start at the root or say so, they mean the same: the

@@ -176,6 +176,7 @@ func TestInitramfsRefusals(t *testing.T) {
 	}{
 		{"nothing", nil, "no cpio archive"},
 		{"zeros", make([]byte, 4096), "no cpio archive"},
+		{"nothing, in zstd", join(gz(nil), zst(nil)), "no cpio archive"},
 		{"text", []byte("#!/bin/sh\n"), "neither cpio nor compressed"},
 		{"lz4", []byte("\x02\x21\x4c\x18 and so on"), "lz4"},
 		{"bzip2", []byte("BZh91AY&SY"), "bzip2"},
