@@ -16,8 +16,8 @@ import (
 
 const (
 	// maxLine is the limit on a line of control data in bytes. The longest in a
-	// distribution, a list of what a package provides, has some 100 KiB.
-	maxLine = 1 << 20
+	// distribution, a list of what a package provides, has some 75 KiB.
+	maxLine = 512 << 10
 
 	maxPackages = 1 << 18  // of an index; Debian has 65,000
 	maxPackage  = 64 << 30 // bytes of a package file
