@@ -30,12 +30,13 @@ func readBytes(main, wal []byte) (map[uint32][]byte, error) {
 //
 //	go test -run TestSeeds -update
 func FuzzRead(f *testing.F) {
-	f.Add(ndb(headers()), []byte(nil))
-	f.Add(bdb(headers(), binary.LittleEndian), []byte(nil))
-	f.Add(bdb(headers(), binary.BigEndian), []byte(nil))
-	for _, c := range hostile() {
-		f.Add([]byte(c[0]), []byte(nil))
-	}
+	// Small ones: a fuzzer takes long to shrink what it has found in large ones.
+	small := headers()
+	delete(small, 5)
+	delete(small, 7)
+	f.Add(ndb(small), []byte(nil))
+	f.Add(bdb(small, binary.LittleEndian), []byte(nil))
+	f.Add(bdb(small, binary.BigEndian), []byte(nil))
 	f.Fuzz(func(t *testing.T, main, wal []byte) {
 		all, err := readBytes(main, wal)
 		if err != nil {
