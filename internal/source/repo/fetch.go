@@ -275,8 +275,11 @@ func (d *download) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		n, err := d.readOnce(p)
-		if n > 0 || err == nil || err == io.EOF {
+		if err == nil || err == io.EOF {
 			return n, err
+		}
+		if n > 0 {
+			return n, nil // the error comes again
 		}
 		if err := d.again(err); err != nil {
 			return 0, err

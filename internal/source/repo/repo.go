@@ -24,13 +24,15 @@ import (
 	"time"
 
 	"diglim/internal/keyring"
-	"diglim/internal/source"
 	"diglim/internal/unpack"
 	"diglim/rpmhdr"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
+
+// ErrUnsigned says that there is no signature over the list of packages.
+var ErrUnsigned = errors.New("the repository is not signed (no repomd.xml.asc)")
 
 // maxHead is the limit on what stands before a package's payload, in bytes.
 const maxHead = 256 << 20
@@ -76,7 +78,7 @@ type Package struct {
 
 // Open reads the list of packages of a repository: a URL of scheme http, https
 // or file, or a directory. Without a good signature by one of the keys its
-// error wraps source.ErrUnsigned or an error of package keyring. A repository
+// error wraps ErrUnsigned or an error of package keyring. A repository
 // that is changed while it is read is read again.
 func Open(ctx context.Context, location string, keys *keyring.Keyring, o Options) (*Repo, error) {
 	o.Timeout = cmp.Or(o.Timeout, timeout)
@@ -230,7 +232,7 @@ func (r *Repo) verify(ctx context.Context, repomd []byte, keys *keyring.Keyring)
 		if r.options.AllowUnsigned {
 			return keyring.Signer{}, nil
 		}
-		return keyring.Signer{}, fmt.Errorf("%w of the repository (no repomd.xml.asc)", source.ErrUnsigned)
+		return keyring.Signer{}, ErrUnsigned
 	}
 	if err != nil {
 		return keyring.Signer{}, err

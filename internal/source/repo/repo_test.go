@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -316,7 +318,7 @@ func TestSignature(t *testing.T) {
 			sigs := append(rpmtest.Sign(t, other, f.files[repomdName], signedAt, nil), rpmtest.Sign(t, f.key, f.files[repomdName], signedAt, nil)...)
 			f.files[signatureName] = armored(t, "PGP SIGNATURE", sigs)
 		}, quick, nil},
-		"none":                  {func(f *fixture) { delete(f.files, signatureName) }, quick, source.ErrUnsigned},
+		"none":                  {func(f *fixture) { delete(f.files, signatureName) }, quick, ErrUnsigned},
 		"none, which is fine":   {func(f *fixture) { delete(f.files, signatureName) }, Options{AllowUnsigned: true, Pause: 1}, nil},
 		"bad":                   {func(f *fixture) { f.files[repomdName] = append(f.files[repomdName], '\n') }, quick, keyring.ErrBad},
 		"bad, and none is fine": {func(f *fixture) { f.files[repomdName] = append(f.files[repomdName], '\n') }, Options{AllowUnsigned: true, Pause: 1}, keyring.ErrBad},
@@ -877,9 +879,50 @@ func mustRead(t *testing.T, path string) []byte {
 	return b
 }
 
+var update = flag.Bool("update", false, "rewrite the seeds in testdata")
+
+// The seeds of FuzzRepomd and FuzzPrimary are what createrepo_c makes of the
+// packages of a fixture: go test -run TestSeeds -update
+func TestSeeds(t *testing.T) {
+	if *update {
+		dir := newFixture(t, "", "alpha", "beta").dir(t)
+		if out, err := exec.Command("createrepo_c", "--no-database", "--general-compress-type=gz", dir).CombinedOutput(); err != nil {
+			t.Fatalf("createrepo_c: %v: %s", err, out)
+		}
+		repomd := mustRead(t, filepath.Join(dir, repomdName))
+		writeSeed(t, "FuzzRepomd", repomd)
+		list, err := parseRepomd(repomd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := gzip.NewReader(bytes.NewReader(mustRead(t, filepath.Join(dir, list.href))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		primary, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeSeed(t, "FuzzPrimary", primary)
+	}
+	if seeds, err := filepath.Glob("testdata/fuzz/*/createrepo_c"); err != nil || len(seeds) != 2 {
+		t.Errorf("seeds %v, %v", seeds, err)
+	}
+}
+
+func writeSeed(t *testing.T, target string, b []byte) {
+	t.Helper()
+	path := filepath.Join("testdata/fuzz", target, "createrepo_c")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("go test fuzz v1\n[]byte("+strconv.Quote(string(b))+")\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func FuzzRepomd(f *testing.F) {
-	fixture := newFixture(f, ".gz", "alpha")
-	f.Add(fixture.files[repomdName])
+	f.Add(newFixture(f, ".gz", "alpha").files[repomdName])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := parseRepomd(b)
 		if err != nil {
