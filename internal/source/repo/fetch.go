@@ -265,13 +265,17 @@ type download struct {
 
 	at    int64 // bytes read so far
 	body  io.ReadCloser
-	total int64 // size of the file, as the origin says; -1 if it does not
+	total int64 // size of the file, as the origin says; -1 until it does
 	tries int
+}
+
+func newDownload(ctx context.Context, from origin, name string, to, size int64, pause time.Duration) *download {
+	return &download{ctx: ctx, from: from, name: name, to: to, size: size, pause: pause, total: -1}
 }
 
 func (d *download) Read(p []byte) (int, error) {
 	for {
-		if d.at == d.to {
+		if d.done() {
 			return 0, io.EOF
 		}
 		n, err := d.readOnce(p)
@@ -299,14 +303,14 @@ func (d *download) readOnce(p []byte) (int, error) {
 	}
 	n, err := d.body.Read(p)
 	d.at += int64(n)
-	if err != io.EOF || d.at == d.to {
-		return n, err
+	if err == io.EOF && !d.done() && (d.to >= 0 || d.total >= 0) {
+		err = io.ErrUnexpectedEOF
 	}
-	if d.to < 0 && (d.total < 0 || d.at == d.total) {
-		return n, io.EOF
-	}
-	return n, io.ErrUnexpectedEOF
+	return n, err
 }
+
+// done reports whether all has been read, if it is known how much that is.
+func (d *download) done() bool { return d.at == d.to || d.to < 0 && d.at == d.total }
 
 func (d *download) open() error {
 	body, total, err := d.from.open(d.ctx, d.name, d.at, d.to)
@@ -318,7 +322,7 @@ func (d *download) open() error {
 		err = fmt.Errorf("%d bytes, the metadata says %d", total, d.size)
 	case d.to >= 0 && total >= 0 && total < d.to:
 		err = fmt.Errorf("%w: %d bytes wanted, there are %d", wire.ErrShort, d.to, total)
-	case d.at > 0 && total != d.total:
+	case d.total >= 0 && total != d.total:
 		err = fmt.Errorf("had %d bytes, now has %d", d.total, total)
 	}
 	if err != nil {

@@ -184,7 +184,7 @@ func readGrowing(r io.Reader, n int64, buf []byte) ([]byte, error) {
 }
 
 func (r *Repo) download(ctx context.Context, name string, to, size int64) *download {
-	return &download{ctx: ctx, from: r.origin, name: name, to: to, size: size, pause: r.options.Pause}
+	return newDownload(ctx, r.origin, name, to, size, r.options.Pause)
 }
 
 // readAll reads a small file.

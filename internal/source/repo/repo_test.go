@@ -21,6 +21,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"diglim/internal/corpus"
@@ -766,6 +767,28 @@ func TestPromisesAreNotAllocated(t *testing.T) {
 	for _, buf := range [][]byte{nil, make([]byte, 100), make([]byte, 20<<20)} {
 		if got, err := readGrowing(bytes.NewReader(want), int64(len(want)), buf); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	}
+}
+
+// flaky is an origin of one file that breaks off with every third byte.
+type flaky string
+
+func (f flaky) where(name string) string { return name }
+
+func (f flaky) open(_ context.Context, _ string, from, _ int64) (io.ReadCloser, int64, error) {
+	next := string(f[from:min(int(from)+3, len(f))])
+	return io.NopCloser(iotest.DataErrReader(io.MultiReader(strings.NewReader(next), iotest.ErrReader(errAny)))), int64(len(f)), nil
+}
+
+// A download goes on where it was, up to the number of tries that there are.
+func TestResume(t *testing.T) {
+	for content, want := range map[flaky]error{"": nil, "0123": nil, "0123456789a": nil, "0123456789ab": nil, "0123456789abc": errAny} {
+		for _, to := range []int64{-1, int64(len(content))} {
+			got, err := io.ReadAll(newDownload(t.Context(), content, "flaky", to, 0, 1))
+			if !errors.Is(err, want) || want == nil && string(got) != string(content) {
+				t.Errorf("%d of %q: %q, %v", to, content, got, err)
+			}
 		}
 	}
 }
