@@ -31,7 +31,7 @@ Exit code: 0 if all went well, 1 if something was refused (no good signature),
 	}
 	root.AddCommand(rpmCommand(), showCommand(), verifyCommand())
 	root.AddCommand(signCommand())
-	root.AddCommand(keysCommand())
+	root.AddCommand(keysCommand(), convertCommand(), diffCommand())
 	return cli.Run(root, args, stdout, stderr)
 }
 

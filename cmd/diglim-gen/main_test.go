@@ -70,6 +70,12 @@ func fixtures(t *testing.T) map[string][]byte {
 	clash.Extra = []rpmtest.Entry{rpmtest.String(6000, "another hello")}
 	files["clash/hello.rpm"] = clash.File(rpmtest.Signatures{RSA: sign(vendor, clash.Header(), nil)})
 	maps.Copy(files, certificates(t))
+	maps.Copy(files, lists(t))
+	update := pkg("hello")
+	update.Release = "2"
+	update.Files[0] = rpmtest.Regular("/usr/bin/hello", 0o755, "#!/bin/sh\n# hello again\n")
+	update.Files = append(update.Files, rpmtest.Regular("/usr/bin/hello2", 0o755, "#!/bin/sh\n# hello too\n"))
+	files["update/hello.rpm"] = update.File(rpmtest.Signatures{RSA: sign(vendor, update.Header(), nil)})
 	expired, revoked := rpmtest.NewKey(t, "expired", func(c *packet.Config) { c.KeyLifetimeSecs = 365 * 24 * 3600 }), rpmtest.NewKey(t, "revoked", nil)
 	if err := revoked.Revoke(packet.KeyCompromised, "", rpmtest.Config(at, nil)); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ package rpmtest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/base64"
@@ -111,16 +112,18 @@ func Regular(path string, mode uint16, content string) File {
 
 // A Package is the recipe of a package.
 type Package struct {
-	Name   string
-	Files  []File
-	Algo   uint32 // FILEDIGESTALGO; 0 leaves the tag out, which means MD5
-	Source bool
-	Extra  []Entry // appended to the main header
+	Name    string
+	Release string // "1" if it is empty
+	Files   []File
+	Algo    uint32 // FILEDIGESTALGO; 0 leaves the tag out, which means MD5
+	Source  bool
+	Extra   []Entry // appended to the main header
 }
 
 // Entries returns what goes into the main header.
 func (p Package) Entries() []Entry {
-	entries := []Entry{String(1000, p.Name), String(1001, "1.0"), String(1002, "1"), String(1022, "noarch")}
+	release := cmp.Or(p.Release, "1")
+	entries := []Entry{String(1000, p.Name), String(1001, "1.0"), String(1002, release), String(1022, "noarch")}
 	if len(p.Files) > 0 {
 		var sizes, flags, dirIndexes []uint32
 		var modes []uint16
