@@ -12,9 +12,12 @@ import (
 	"diglim/internal/durable"
 	"diglim/internal/keyring"
 	"diglim/internal/modsig"
+	"diglim/rpmhdr"
 
 	"github.com/spf13/cobra"
 )
+
+var errEmpty = errors.New("no digests in it")
 
 func convertCommand() *cobra.Command {
 	var (
@@ -184,7 +187,7 @@ func (c *converter) convertList(b []byte, format digestlist.Format, file string)
 		return "", nil, err
 	}
 	if len(l.entries) == 0 {
-		return "", nil, errors.New("no digests in it")
+		return "", nil, errEmpty
 	}
 	if c.format == digestlist.FormatTLV {
 		list, err = l.appendTLV(nil)
@@ -261,12 +264,17 @@ func parseRPMList(b []byte) (list, error) {
 	if err != nil {
 		return list{}, err
 	}
-	nevra, err := r.Header.NEVRA()
+	return headerList(r.Header)
+}
+
+// headerList returns what a package's header says, as rpm lists have it.
+func headerList(h rpmhdr.Header) (list, error) {
+	nevra, err := h.NEVRA()
 	if err != nil {
 		return list{}, err
 	}
 	l := list{label: nevra.String(), flags: true}
-	for f, err := range r.Header.Files() {
+	for f, err := range h.Files() {
 		if err != nil {
 			return list{}, err
 		}
@@ -307,6 +315,9 @@ func (l *list) blocks() []digestlist.Block {
 }
 
 func (l *list) appendTLV(b []byte) ([]byte, error) {
+	if len(l.entries) == 0 {
+		return nil, errEmpty // and of no algorithm
+	}
 	t := digestlist.TLV{Algorithm: l.entries[0].digest.Algorithm()}
 	for _, e := range l.entries {
 		switch {

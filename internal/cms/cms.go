@@ -28,8 +28,9 @@ var (
 )
 
 // maxSignature is the limit on a signature in bytes. One of RSA-16384 by an
-// issuer with a long name has some 3 KiB.
-const maxSignature = 64 << 10
+// issuer with a long name has some 3 KiB; what the library's parser takes for
+// values within values grows with the square of it.
+const maxSignature = 8 << 10
 
 // Hashes are the algorithms to sign with, by the names that sign-file knows
 // them by.

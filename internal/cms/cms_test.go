@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -48,7 +49,7 @@ func newCert(t testing.TB, key crypto.Signer, serial int64) *x509.Certificate {
 func newKeys(t testing.TB) map[string]crypto.Signer {
 	t.Helper()
 	keys := make(map[string]crypto.Signer)
-	for _, bits := range []int{2048, 4096} {
+	for _, bits := range []int{2048, 3072} {
 		key, err := rsa.GenerateKey(rand.Reader, bits)
 		if err != nil {
 			t.Fatal(err)
@@ -217,6 +218,31 @@ func TestRefused(t *testing.T) {
 	}
 	if changed > 200 { // versions, the set of hashes, parameters: nothing is decided by them
 		t.Errorf("%d of %d flipped bits go unseen", changed, 8*len(good))
+	}
+}
+
+// Values within values, as deep as the limit lets them, cost little.
+func TestNested(t *testing.T) {
+	var sig []byte
+	for len(sig) < maxSignature-8 {
+		header := []byte{0x30, byte(len(sig))}
+		if len(sig) > 255 {
+			header = []byte{0x30, 0x82, byte(len(sig) >> 8), byte(len(sig))}
+		} else if len(sig) > 127 {
+			header = []byte{0x30, 0x81, byte(len(sig))}
+		}
+		sig = append(header, sig...)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := Verify(content, sig, nil); !errors.Is(err, ErrMalformed) {
+		t.Error(err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 16<<20 {
+		t.Errorf("%d bytes allocated for %d", n, len(sig))
+	} else {
+		t.Log(n, "bytes allocated")
 	}
 }
 
