@@ -136,11 +136,9 @@ func open(ctx context.Context, a *archive, dir, name string, src Source, keys *k
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", a.name(path.Join(dir, i)), err)
 		}
-		for _, p := range packages {
-			if src.Architecture == "" || p.Architecture == src.Architecture || p.Architecture == "all" || p.bad != nil {
-				s.packages = append(s.packages, p)
-			}
-		}
+		s.packages = append(s.packages, slices.DeleteFunc(packages, func(p Package) bool {
+			return p.bad == nil && src.Architecture != "" && p.Architecture != src.Architecture && p.Architecture != "all"
+		})...)
 	}
 	slices.SortFunc(s.packages, comparePackages)
 	s.packages = slices.CompactFunc(s.packages, func(p, q Package) bool { return comparePackages(p, q) == 0 && p.bad == nil && q.bad == nil })
