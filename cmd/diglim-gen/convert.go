@@ -51,7 +51,7 @@ The new name follows the rules of the interface that reads the list.`,
 	f.StringVar(&from.endian, "from-endian", "", "byte order of the compact lists to convert: little or big")
 	f.StringArrayVar(&certs, "cert", nil, "trust the certificates in this `file` as signers of compact and tlv lists (repeatable)")
 	f.StringVar(&format, "to", "", "format to convert to: compact or tlv")
-	f.StringVar(&kind, "interface", "", "name the lists for diglim, openeuler or digest-cache (default: by format and dialect)")
+	f.StringVar(&kind, "names", "", "name the lists for diglim, openeuler or digest-cache (default: by format and dialect)")
 	f.StringVarP(&output, "output", "o", "", "write the lists to this `directory`")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var err error

@@ -36,7 +36,7 @@ type work struct {
 // A found is what a source reads of one package: a header that is yet to be
 // proved, or files that the source itself has proved.
 type found struct {
-	rpm rpmhdr.Package // zero if there is no header
+	rpm *rpmhdr.Package // nil if there is no header
 
 	label string // of the list
 	files []foundFile
@@ -234,13 +234,13 @@ func (g *generator) make(w work, m *made, buf []byte) error {
 		return err
 	}
 	m.proof, m.label = f.proof, f.label
-	if f.rpm.Size != 0 {
+	if f.rpm != nil {
 		nevra, err := f.rpm.Header.NEVRA()
 		if err != nil {
 			return err
 		}
 		m.label = nevra.String()
-		m.proof, err = source.Prove(f.rpm, g.keys, g.trust.policy())
+		m.proof, err = source.Prove(*f.rpm, g.keys, g.trust.policy())
 		if err != nil && (!errors.Is(err, source.ErrUnsigned) || !g.trust.allowUnsigned) {
 			return err
 		}
@@ -288,7 +288,7 @@ func (g *generator) encode(m *made, f found) (err error) {
 	m.digests = len(f.files)
 	switch g.fmt {
 	case digestlist.FormatRPM:
-		if f.rpm.Size == 0 {
+		if f.rpm == nil {
 			return errors.New("not an RPM package: its list can be compact or tlv")
 		}
 		m.list = digestlist.AppendRPM(nil, digestlist.RPM{Header: f.rpm.Header, Signature: m.proof.Signature})

@@ -13,6 +13,8 @@ import (
 	"diglim/internal/cms"
 	"diglim/internal/keyring"
 	"diglim/internal/modsig"
+	"diglim/internal/source/deb"
+	"diglim/internal/source/repo"
 
 	"github.com/spf13/cobra"
 )
@@ -29,7 +31,8 @@ header, whose vendor signature it checks, and writes them as a digest list.
 Exit code: 0 if all went well, 1 if something was refused (no good signature),
 2 if something could not be judged (missing, malformed).`,
 	}
-	root.AddCommand(rpmCommand(), showCommand(), verifyCommand())
+	root.AddCommand(rpmCommand(), rpmdbCommand(), repoCommand(), debCommand(), filesCommand())
+	root.AddCommand(showCommand(), verifyCommand())
 	root.AddCommand(signCommand())
 	root.AddCommand(keysCommand(), convertCommand(), diffCommand())
 	return cli.Run(root, args, stdout, stderr)
@@ -40,6 +43,8 @@ type trust struct {
 	keyrings      []string
 	allowUnsigned bool
 	allowWeak     bool
+
+	own bool // the source has keys, which were asked for and come later
 }
 
 func (t *trust) flags(cmd *cobra.Command) {
@@ -52,7 +57,7 @@ func (t *trust) flags(cmd *cobra.Command) {
 // load reads the keyrings, and says on stderr what of them it left out.
 func (t *trust) load(stderr io.Writer) (*keyring.Keyring, error) {
 	if len(t.keyrings) == 0 {
-		if t.allowUnsigned {
+		if t.allowUnsigned || t.own {
 			return &keyring.Keyring{}, nil
 		}
 		return nil, cli.Hint(errors.New("no keyring: nothing would be trusted"),
@@ -107,6 +112,7 @@ func (l *layoutFlags) parse() (layout, error) {
 // its signature is why, and otherwise not to be judged.
 func codeFor(err error) int {
 	for _, refusal := range []error{
+		deb.ErrUnsigned, deb.ErrExpired, deb.ErrMismatch, repo.ErrUnsigned,
 		keyring.ErrMalformed, keyring.ErrUnknownKey, keyring.ErrKeyNotGood, keyring.ErrWeak, keyring.ErrBad, errUnsigned, errClash, errMisnamed,
 		cms.ErrMalformed, cms.ErrUnknownCert, cms.ErrBad, modsig.ErrNone, errSigned,
 	} {

@@ -85,4 +85,6 @@ func fixtures(t *testing.T) map[string][]byte {
 }
 
 func TestScripts(t *testing.T) { clitest.Run(t, fixtures(t)) }
-func TestManPage(t *testing.T) { clitest.ManPage(t, "diglim-gen", run, "rpm", "show", "verify") }
+func TestManPage(t *testing.T) {
+	clitest.ManPage(t, "diglim-gen", run, "rpm", "rpmdb", "repo", "deb", "files", "show", "verify", "sign", "convert", "diff", "keys")
+}

@@ -43,6 +43,6 @@ A package that is refused does not stop the others.`,
 func fileWork(path string) work {
 	return work{origin: path, stamp: fileStamp(path), read: func(buf []byte) (found, error) {
 		p, err := rpmfile.Read(path, buf)
-		return found{rpm: p}, err
+		return found{rpm: &p}, err
 	}}
 }

@@ -87,7 +87,8 @@ func Load(paths ...string) (*Keyring, error) {
 			}
 			continue
 		}
-		err = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		// With a separator behind it a link to a directory is followed.
+		err = filepath.WalkDir(path+string(filepath.Separator), func(name string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return err
 			}

@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"diglim/internal/wire"
 	"diglim/rpmhdr"
@@ -115,7 +116,7 @@ func find(dir string, below []string) (*DB, error) {
 		if failed != nil {
 			return nil, failed
 		}
-		return nil, fmt.Errorf("%s: no rpm database (%s) in it", dir, filepath.Join(below[0], names[0]))
+		return nil, fmt.Errorf("%s: no rpm database (%s) in %s", dir, strings.Join(names, ", "), strings.Join(below, ", "))
 	case 1:
 		return open(root, found[0])
 	}

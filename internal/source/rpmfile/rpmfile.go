@@ -27,7 +27,8 @@ func Find(args []string) (files []string, errs []error) {
 			continue
 		}
 		found := 0
-		err = filepath.WalkDir(arg, func(path string, d fs.DirEntry, err error) error {
+		// With a separator behind it a link to a directory is followed.
+		err = filepath.WalkDir(arg+string(filepath.Separator), func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				errs = append(errs, err)
 				return nil

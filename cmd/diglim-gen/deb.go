@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path"
+	"strings"
+	"syscall"
+
+	"diglim/internal/cli"
+	"diglim/internal/source"
+	"diglim/internal/source/deb"
+	"diglim/internal/source/plain"
+
+	"github.com/spf13/cobra"
+)
+
+func debCommand() *cobra.Command {
+	var g generator
+	var src deb.Source
+	var expired bool
+	var only []string
+	cmd := &cobra.Command{
+		Use:   "deb [flags] URL|DIR|FILE.deb...",
+		Short: "make digest lists of Debian packages",
+		Long: `Reads a suite of a Debian archive. The archive's signature (InRelease, or
+Release.gpg), which must be by a key of the keyrings, proves the indices, these
+the packages, and the digests of their files are computed from the packages as
+they are read. A package file by itself carries no proof, and needs
+--allow-unsigned.
+
+Debian's headers have no digests to hand on: the lists are compact or tlv.`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	g.flags(cmd, "compact")
+	f := cmd.Flags()
+	f.StringVar(&src.Suite, "suite", "", "the suite, below dists: bookworm, bookworm-updates, ...")
+	f.StringArrayVar(&src.Components, "component", nil, "only this component, e.g. main (repeatable)")
+	f.StringVar(&src.Architecture, "arch", "amd64", "packages for this architecture, and for all")
+	f.StringArrayVar(&only, "package", nil, "only packages of this name, a pattern such as linux-image-* (repeatable)")
+	f.BoolVar(&expired, "allow-expired", false, "take a suite whose Valid-Until has passed")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := g.prepare(cmd.ErrOrStderr()); err != nil {
+			return err
+		}
+		for _, pattern := range only {
+			if _, err := path.Match(pattern, ""); err != nil {
+				return fmt.Errorf("package %q: %w", pattern, err)
+			}
+		}
+		o := deb.Options{Policy: g.trust.policy(), AllowUnsigned: g.trust.allowUnsigned, AllowExpired: expired}
+		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		if isPackageFile(args[0]) {
+			var works []work
+			for _, path := range args {
+				works = append(works, debFileWork(path, o))
+			}
+			return g.run(cmd, works, nil)
+		}
+		if len(args) > 1 {
+			return errors.New("one archive at a time, or package files")
+		}
+		src.Location = args[0]
+		suite, err := deb.Open(ctx, src, g.keys, o)
+		if err != nil {
+			return &cli.ExitError{Code: codeFor(err), Err: err}
+		}
+		if suite.Expired {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: the suite is no longer valid, taken because of --allow-expired\n")
+		}
+		return g.run(cmd, suiteWorks(ctx, suite, only), nil)
+	}
+	return cmd
+}
+
+func isPackageFile(arg string) bool {
+	info, err := os.Stat(arg)
+	return strings.HasSuffix(arg, ".deb") && (err != nil || !info.IsDir()) && !strings.Contains(arg, "://")
+}
+
+// suiteWorks is the packages of a suite whose names match one of the patterns,
+// or all of them.
+func suiteWorks(ctx context.Context, suite *deb.Suite, only []string) []work {
+	proof := source.Proof{Signer: suite.Signer}
+	var works []work
+	for _, p := range suite.Packages() {
+		if !matches(p.Name, only) {
+			continue
+		}
+		works = append(works, work{origin: p.String(), read: func([]byte) (found, error) {
+			files, err := suite.Files(ctx, p)
+			return found{label: p.String(), files: debFiles(files), proof: proof}, err
+		}})
+	}
+	return works
+}
+
+func matches(name string, patterns []string) bool {
+	for _, pattern := range patterns {
+		if ok, _ := path.Match(pattern, name); ok { // patterns are checked
+			return true
+		}
+	}
+	return len(patterns) == 0
+}
+
+func debFileWork(path string, o deb.Options) work {
+	return work{origin: path, read: func([]byte) (found, error) {
+		p, files, err := deb.ReadFile(path, o)
+		return found{label: p.String(), files: debFiles(files)}, err
+	}}
+}
+
+// debFiles says which files of a package are never changed. Debian's shared
+// libraries cannot be run, and root may write them; they are code all the same.
+func debFiles(files []plain.File) []foundFile {
+	found := plainFiles(files)
+	for i, f := range files {
+		dir, base := path.Split(f.Path)
+		library := strings.HasSuffix(base, ".so") || strings.Contains(base, ".so.")
+		found[i].immutable = found[i].immutable || library && f.Size != 0 && strings.Contains(dir, "/lib")
+	}
+	return found
+}
+
+func plainFiles(files []plain.File) []foundFile {
+	found := make([]foundFile, len(files))
+	for i, f := range files {
+		found[i] = foundFile{f.Path, f.Digest, f.IsImmutable()}
+	}
+	return found
+}
