@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -65,7 +66,7 @@ func run(w io.Writer) error {
 			return err
 		}
 	}
-	return nil
+	return peers(context.Background(), w)
 }
 
 // compare prints what contenders take, the first one as 1.00. They take turns,

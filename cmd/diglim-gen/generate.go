@@ -244,7 +244,12 @@ func (g *generator) make(w work, m *made, buf []byte) error {
 		if err != nil && (!errors.Is(err, source.ErrUnsigned) || !g.trust.allowUnsigned) {
 			return err
 		}
-		if f.files, err = headerFiles(f.rpm.Header); err != nil {
+		if g.fmt == digestlist.FormatRPM {
+			m.digests, err = countFiles(f.rpm.Header)
+		} else {
+			f.files, err = headerFiles(f.rpm.Header)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -279,13 +284,29 @@ func headerFiles(h rpmhdr.Header) ([]foundFile, error) {
 	return files, nil
 }
 
+// countFiles checks all files of a header, and counts those that a list has.
+// The rpm list is the header itself: what is in it need not be copied out.
+func countFiles(h rpmhdr.Header) (n int, err error) {
+	for f, err := range h.Files() {
+		if err != nil {
+			return 0, err
+		}
+		if digestlist.Listed(f) {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // encode makes the bytes of the list, in header order: the same package always
 // gives the same list.
 func (g *generator) encode(m *made, f found) (err error) {
 	if g.choose == "executable" {
 		f.files = slices.DeleteFunc(f.files, func(f foundFile) bool { return !f.immutable })
 	}
-	m.digests = len(f.files)
+	if g.fmt != digestlist.FormatRPM {
+		m.digests = len(f.files)
+	}
 	switch g.fmt {
 	case digestlist.FormatRPM:
 		if f.rpm == nil {

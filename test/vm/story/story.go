@@ -21,6 +21,7 @@ import (
 
 	"diglim/test/vm"
 	"diglim/test/vm/plan"
+	"diglim/test/vm/rpmbuild"
 
 	"github.com/sassoftware/go-rpmutils"
 )
@@ -149,18 +150,18 @@ func (s *Story) Package(ctx context.Context) error {
 		return err
 	}
 	boot = append(boot, vm.File{Name: "modules/diglim_v3.ko", Mode: 0o644, Path: module})
-	p, err := newPackager(ctx, s.path("packages"), s.path("vendor.asc"))
+	p, err := rpmbuild.New(ctx, s.path("packages"), s.path("vendor.asc"), "rsa3072")
 	if err != nil {
 		return err
 	}
 	err = errors.Join(
-		p.pack(ctx, "guest-boot", boot...),
-		p.pack(ctx, "busybox", vm.File{Name: "bin/busybox", Mode: 0o755, Path: "/bin/busybox"}),
-		p.pack(ctx, "diglim",
+		p.Pack(ctx, "guest-boot", boot...),
+		p.Pack(ctx, "busybox", vm.File{Name: "bin/busybox", Mode: 0o755, Path: "/bin/busybox"}),
+		p.Pack(ctx, "diglim",
 			vm.File{Name: "usr/bin/diglim-upload", Mode: 0o755, Path: s.path("bin", "diglim-upload")},
 			vm.File{Name: "usr/bin/attest-verify", Mode: 0o755, Path: s.path("bin", "attest-verify")}),
-		p.pack(ctx, "hello", vm.File{Name: "usr/bin/hello", Mode: 0o755, Path: s.path("stage", "hello")}))
-	return errors.Join(err, p.close())
+		p.Pack(ctx, "hello", vm.File{Name: "usr/bin/hello", Mode: 0o755, Path: s.path("stage", "hello")}))
+	return errors.Join(err, p.Close())
 }
 
 // Boot installs the packages, the boot ones and the lists in an initramfs, the

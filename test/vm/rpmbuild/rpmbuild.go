@@ -1,4 +1,6 @@
-package story
+// Package rpmbuild builds packages with rpmbuild and signs them with rpmsign, as
+// distributions do.
+package rpmbuild
 
 import (
 	"context"
@@ -16,33 +18,34 @@ import (
 // vendor is who signs the packages.
 const vendor = "Guest Vendor <vendor@example.org>"
 
-// A packager builds packages with rpmbuild and signs them with rpmsign, as
-// distributions do.
-type packager struct {
+// A Builder builds and signs packages with a key of its own.
+type Builder struct {
 	dir  string // where packages go
 	work string // of rpmbuild and gpg; short, for gpg's sockets are in it
 }
 
-func newPackager(ctx context.Context, dir, keyFile string) (*packager, error) {
+// New makes a vendor's key, of a kind that gpg knows (rsa3072), and writes its
+// public half to keyFile. Packages will be written to dir.
+func New(ctx context.Context, dir, keyFile, kind string) (*Builder, error) {
 	work, err := os.MkdirTemp("", "rpm-")
 	if err != nil {
 		return nil, err
 	}
-	p := &packager{dir, work}
+	p := &Builder{dir, work}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, errors.Join(err, p.close())
+		return nil, errors.Join(err, p.Close())
 	}
-	if err := p.run(ctx, "gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", vendor, "rsa3072", "sign", "never"); err != nil {
-		return nil, errors.Join(err, p.close())
+	if err := p.run(ctx, "gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", vendor, kind, "sign", "never"); err != nil {
+		return nil, errors.Join(err, p.Close())
 	}
 	if err := p.run(ctx, "gpg", "--batch", "--quiet", "--armor", "--output", keyFile, "--export"); err != nil {
-		return nil, errors.Join(err, p.close())
+		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
-// close ends gpg's agent and removes the private key.
-func (p *packager) close() error {
+// Close ends gpg's agent and removes the private key.
+func (p *Builder) Close() error {
 	return errors.Join(p.run(context.Background(), "gpgconf", "--kill", "all"), os.RemoveAll(p.work))
 }
 
@@ -64,8 +67,8 @@ cp -a %%{_topdir}/stage/%[1]s/. %%{buildroot}/
 %%files
 %[2]s`
 
-// pack makes the package name-1.0-1 of files.
-func (p *packager) pack(ctx context.Context, name string, files ...vm.File) error {
+// Pack makes the package name-1.0-1 of files.
+func (p *Builder) Pack(ctx context.Context, name string, files ...vm.File) error {
 	var list strings.Builder
 	for _, f := range files {
 		path := filepath.Join(p.work, "stage", name, f.Name)
@@ -114,9 +117,9 @@ func writeFile(path string, f vm.File) error {
 	return errors.Join(err, out.Close())
 }
 
-// run runs a program with the packager's own GNUPGHOME. An error has all of
+// run runs a program with the builder's own GNUPGHOME. An error has all of
 // what it wrote.
-func (p *packager) run(ctx context.Context, name string, args ...string) error {
+func (p *Builder) run(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "GNUPGHOME="+p.work, "HOME="+p.work)
 	out, err := cmd.CombinedOutput()
