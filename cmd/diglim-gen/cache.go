@@ -30,6 +30,7 @@ type cache struct {
 	key     string // keyring and flags that it holds for
 	old     map[string]cached
 	current []string // lines, as they will be saved
+	changed bool     // since it was loaded
 }
 
 type cached struct {
@@ -154,6 +155,7 @@ func (c *cache) put(m made, output string) {
 		c.current = append(c.current, c.old[m.origin].line)
 		return
 	}
+	c.changed = true
 	info, err := os.Lstat(filepath.Join(output, m.name))
 	if err != nil {
 		return // then it is proved again the next time
@@ -176,6 +178,9 @@ func listStamp(info fs.FileInfo) string {
 
 // save writes the cache of this run.
 func (c *cache) save(path string) error {
+	if !c.changed && len(c.current) == len(c.old) {
+		return nil
+	}
 	slices.Sort(c.current)
 	text := cacheMagic + " " + c.key + "\n" + strings.Join(c.current, "\n")
 	if len(c.current) > 0 {

@@ -176,10 +176,10 @@ func (g *generator) all(works []work, problems []error, stderr io.Writer) (*summ
 		return func(w work) made { return g.one(w, buf) }
 	})
 	progress := newProgress(stderr, len(works))
-	o := &output{dir: dir, from: map[string]made{}}
+	o := &output{dir: dir, merge: g.merge != "", from: map[string]string{}, labels: map[string]bool{}}
 	for m := range results {
 		progress.step()
-		if m.err == nil {
+		if m.err == nil && !o.merge {
 			m.err = o.clash(m)
 		}
 		o.add(m)
@@ -357,32 +357,36 @@ func appendTLV(files []foundFile) ([]byte, error) {
 // An output is the directory of lists, and what is known to belong there.
 type output struct {
 	dir    *durable.Dir
-	from   map[string]made // by list name: whose it is
-	merged []digestlist.Block
+	from   map[string]string // by list name: the package that it was made of
+	merge  bool
+	merged []digestlist.Block // if that is wanted
 	labels map[string]bool // of all packages that there are, refused ones too
 	lost   int             // packages whose label could not be found out
 }
 
-// clash refuses a second package of a list's name, unless it is the same.
+// clash refuses a second package of a list's name, unless its list is the same.
 func (o *output) clash(m made) error {
 	other, taken := o.from[m.name]
-	if !taken || slices.Equal(other.list, m.list) {
+	if !taken || m.list == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w %s: %s", m.origin, errClash, m.name, other.origin)
+	same, err := o.dir.Holds(m.name, m.list)
+	if err == nil && !same {
+		err = fmt.Errorf("%s: %w %s: %s", m.origin, errClash, m.name, other)
+	}
+	return err
 }
 
 func (o *output) add(m made) {
-	if o.labels == nil {
-		o.labels = map[string]bool{}
-	}
 	if m.label == "" {
 		o.lost++
 	}
 	o.labels[m.label] = true
 	if m.err == nil {
-		o.from[m.name] = m
-		o.merged = append(o.merged, m.blocks...)
+		o.from[m.name] = m.origin
+		if o.merge {
+			o.merged = append(o.merged, m.blocks...)
+		}
 	}
 }
 

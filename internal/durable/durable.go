@@ -61,6 +61,11 @@ func (d *Dir) Write(name string, data []byte) (changed bool, err error) {
 	return true, nil
 }
 
+// Holds reports whether a file is there and has that content.
+func (d *Dir) Holds(name string, data []byte) (bool, error) {
+	return hasContent(filepath.Join(d.path, name), data)
+}
+
 // Remove removes a file.
 func (d *Dir) Remove(name string) error {
 	d.dirty = true
