@@ -360,8 +360,8 @@ type output struct {
 	from   map[string]string // by list name: the package that it was made of
 	merge  bool
 	merged []digestlist.Block // if that is wanted
-	labels map[string]bool // of all packages that there are, refused ones too
-	lost   int             // packages whose label could not be found out
+	labels map[string]bool    // of all packages that there are, refused ones too
+	lost   int                // packages whose label could not be found out
 }
 
 // clash refuses a second package of a list's name, unless its list is the same.
