@@ -212,11 +212,7 @@ func writeNew(dir string, files map[string][]byte) (err error) {
 	if err := os.Rename(temporary, dir); err != nil {
 		return err
 	}
-	parent, err := durable.Open(filepath.Dir(dir))
-	if err != nil {
-		return err
-	}
-	return parent.Close() // makes the rename last
+	return durable.Sync(filepath.Dir(dir))
 }
 
 func (c *collection) report(cmd *cobra.Command) error {

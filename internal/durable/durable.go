@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // A Dir is a directory that files are written to. Close it to make what was
@@ -19,12 +20,40 @@ type Dir struct {
 	dirty bool
 }
 
-// Open makes the directory if it is missing.
+// tempPrefix is how temporary files are called. stale is the age at which one
+// was left behind by a run that was killed: none lives for longer than a write.
+const (
+	tempPrefix = ".tmp-"
+	stale      = time.Hour
+)
+
+// Open makes the directory if it is missing, and sweeps out what killed runs
+// have left in it.
 func Open(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, err
 	}
+	left, err := filepath.Glob(filepath.Join(path, tempPrefix+"*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range left {
+		if info, err := os.Lstat(name); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > stale {
+			if err := ignoreNotExist(os.Remove(name)); err != nil {
+				return nil, err
+			}
+		}
+	}
 	return &Dir{path: path}, nil
+}
+
+// Sync makes what was renamed in or into a directory last.
+func Sync(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // Write replaces a file's content. It reports whether it did: a file that
@@ -39,7 +68,7 @@ func (d *Dir) Write(name string, data []byte) (changed bool, err error) {
 	}
 	// Not os.CreateTemp, which opens for reading too: where IMA measures what
 	// root reads, it would measure the empty file.
-	temp := filepath.Join(d.path, ".tmp-"+rand.Text())
+	temp := filepath.Join(d.path, tempPrefix+rand.Text())
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return false, err
@@ -78,11 +107,7 @@ func (d *Dir) Close() error {
 		return nil
 	}
 	d.dirty = false
-	f, err := os.Open(d.path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return Sync(d.path)
 }
 
 func hasContent(path string, data []byte) (bool, error) {
