@@ -99,7 +99,7 @@ func WriteArchive(path string, files []File) error {
 // synced is in the image.
 func WriteDisk(ctx context.Context, path, dir string, size int64) error {
 	const block = 4096
-	_, err := run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal",
+	_, err := run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal,verity",
 		"-b", strconv.Itoa(block), "-d", dir, path, strconv.FormatInt(size/block, 10))
 	return err
 }
