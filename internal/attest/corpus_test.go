@@ -3,9 +3,7 @@ package attest_test
 import (
 	"bytes"
 	"encoding/hex"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,8 +14,6 @@ import (
 	"diglim/internal/policy"
 	"diglim/tpm/imalog"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata/corpus.tsv")
 
 // TestCorpus keeps in testdata/corpus.tsv what becomes of real quotes with
 // their logs: once by a policy that knows every file of the log, once by one
@@ -74,19 +70,7 @@ func TestCorpus(t *testing.T) {
 		fmt.Fprintf(&b, "%s/%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", filepath.Base(r.dir), r.quote, filepath.Base(r.log),
 			all.Entries, all.Proven, all.Violations, all.Outcome, strings.Join(codes, " "), but)
 	}
-	const table = "testdata/corpus.tsv"
-	if *update {
-		if err := os.WriteFile(table, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(table)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("%s says\n%s\nbut it is\n%s", table, want, b.String())
-	}
+	corpus.Table(t, "testdata/corpus.tsv", b.String())
 }
 
 // files is the set of all files of a log but one.

@@ -4,6 +4,7 @@ package corpus
 
 import (
 	"bufio"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,6 +56,39 @@ func Manifest(t testing.TB, topic string) map[string]string {
 		t.Fatalf("the corpus lists nothing of topic %s", topic)
 	}
 	return what
+}
+
+var update = flag.Bool("update", false, "rewrite what tests compare with, in testdata")
+
+// Updating reports whether the test is to rewrite what it compares with, in
+// testdata.
+func Updating() bool { return *update }
+
+// Table compares the rows of a table, one a line, with those in a file below
+// testdata, so that a change shows. With the flag -update it rewrites the file.
+func Table(t testing.TB, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := string(b)
+	if got == want {
+		return
+	}
+	for name, rows := range map[string][2]string{"new in": {got, want}, "missing from": {want, got}} {
+		for row := range strings.Lines(rows[0]) {
+			if !strings.Contains("\n"+rows[1], "\n"+row) {
+				t.Errorf("%s %s: %s", name, path, row)
+			}
+		}
+	}
+	t.Errorf("%s says otherwise; see what changed, then run the test with -update", path)
 }
 
 func root(t testing.TB) string {

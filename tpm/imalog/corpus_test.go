@@ -1,7 +1,6 @@
 package imalog_test
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,8 +10,6 @@ import (
 
 	"diglim/internal/corpus"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata/corpus.tsv")
 
 // TestCorpus keeps what becomes of every log and non-log of the corpus in
 // testdata/corpus.tsv.
@@ -52,17 +49,5 @@ func TestCorpus(t *testing.T) {
 		parts := strings.Split(filepath.ToSlash(name), "/")
 		fmt.Fprintf(&b, "%s\t%d\t%d\t%d\t%d\t%s\n", strings.Join(parts[len(parts)-3:], "/"), len(all), known, violations, wrong, result)
 	}
-	const table = "testdata/corpus.tsv"
-	if *update {
-		if err := os.WriteFile(table, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(table)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Errorf("%s says\n%s\nbut it is\n%s", table, want, b.String())
-	}
+	corpus.Table(t, "testdata/corpus.tsv", b.String())
 }

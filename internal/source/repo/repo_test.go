@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -902,12 +901,10 @@ func mustRead(t *testing.T, path string) []byte {
 	return b
 }
 
-var update = flag.Bool("update", false, "rewrite the seeds in testdata")
-
 // The seeds of FuzzRepomd and FuzzPrimary are what createrepo_c makes of the
 // packages of a fixture: go test -run TestSeeds -update
 func TestSeeds(t *testing.T) {
-	if *update {
+	if corpus.Updating() {
 		dir := newFixture(t, "", "alpha", "beta").dir(t)
 		if out, err := exec.Command("createrepo_c", "--no-database", "--general-compress-type=gz", dir).CombinedOutput(); err != nil {
 			t.Fatalf("createrepo_c: %v: %s", err, out)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"testing"
 
+	"diglim/internal/corpus"
 	"diglim/internal/source/rpmdb"
 	"diglim/rpmhdr"
 )
@@ -54,10 +55,10 @@ func FuzzRead(f *testing.F) {
 // The seeds of FuzzRead are databases that SQLite made.
 func TestSeeds(t *testing.T) {
 	seeds, err := filepath.Glob("testdata/fuzz/FuzzRead/sqlite-*")
-	if err != nil || len(seeds) < 2 && !*update {
+	if err != nil || len(seeds) < 2 && !corpus.Updating() {
 		t.Fatalf("seeds %v, %v", seeds, err)
 	}
-	if !*update {
+	if !corpus.Updating() {
 		return
 	}
 	small := headers()
