@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // MaxFile is the limit on a list file in bytes, which is the kernel's too
@@ -43,4 +45,21 @@ func sniff(b []byte) Format {
 		return FormatTLV
 	}
 	return FormatCompact
+}
+
+// ReadDir returns the names of the files in a directory of lists, in the order
+// in which lists are taken. Hidden files are none.
+func ReadDir(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, e.Name())
+		}
+	}
+	slices.SortFunc(names, CompareNames)
+	return names, nil
 }

@@ -3,10 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"diglim/digestlist"
 	"diglim/internal/digest"
@@ -44,17 +41,10 @@ type trust struct {
 // names. A list that is not believed makes no file known, and does not keep
 // the others from it.
 func loadLists(dir string, t trust) (*lists, error) {
-	entries, err := os.ReadDir(dir)
+	names, err := digestlist.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	var names []string
-	for _, e := range entries {
-		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
-			names = append(names, e.Name())
-		}
-	}
-	slices.SortFunc(names, digestlist.CompareNames)
 	l := &lists{Refused: []refusedList{}}
 	for _, name := range names {
 		if err := l.add(dir, name, t); err != nil {

@@ -90,15 +90,13 @@ func readSide(path string, layout layout) (lists map[string]list, errs []error) 
 	}
 	files := []string{path}
 	if info.IsDir() {
-		entries, err := os.ReadDir(path)
+		names, err := digestlist.ReadDir(path)
 		if err != nil {
 			return nil, []error{err}
 		}
 		files = files[:0]
-		for _, e := range entries {
-			if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
-				files = append(files, filepath.Join(path, e.Name()))
-			}
+		for _, name := range names {
+			files = append(files, filepath.Join(path, name))
 		}
 	}
 	lists = make(map[string]list)

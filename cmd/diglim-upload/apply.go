@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"diglim/digestlist"
@@ -131,14 +130,12 @@ func findLists(args []string, stderr io.Writer) (paths []string, failed int) {
 			paths = append(paths, arg)
 			continue
 		}
-		entries, err := os.ReadDir(arg)
+		names, err := digestlist.ReadDir(arg)
 		if err != nil {
 			fail(err)
 		}
-		for _, e := range entries {
-			if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
-				paths = append(paths, filepath.Join(arg, e.Name()))
-			}
+		for _, name := range names {
+			paths = append(paths, filepath.Join(arg, name))
 		}
 	}
 	slices.SortStableFunc(paths, func(a, b string) int {
