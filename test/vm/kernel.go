@@ -46,8 +46,14 @@ func Kernels(ctx context.Context) ([]Kernel, error) {
 
 // Fetch finds the newest cloud kernel of a series in apt's package lists, and
 // downloads and unpacks it with its headers, unless that has been done before.
+// Lists that are older than the mirror are renewed once, by root.
 func Fetch(ctx context.Context, series string) (Kernel, error) {
 	k, err := fetch(ctx, series)
+	if err != nil && os.Geteuid() == 0 {
+		if _, updated := run(ctx, "", "apt-get", "-q", "update"); updated == nil {
+			k, err = fetch(ctx, series)
+		}
+	}
 	if err != nil {
 		return Kernel{}, fmt.Errorf("kernel %s: %w", series, err)
 	}
