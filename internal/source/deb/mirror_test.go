@@ -2,7 +2,6 @@ package deb
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"net/http"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"diglim/internal/fetch"
 	"diglim/internal/keyring"
 )
 
@@ -139,7 +139,7 @@ func TestMirror(t *testing.T) {
 				t.Fatal(err)
 			}
 			path := filepath.Join(dir, "package.deb")
-			fetch(t, s, p, path)
+			download(t, s, p, path)
 			if out, err := exec.Command("sh", "-c", `"$0" --fsys-tarfile "$1" | tar -xp -C "$2"`, dpkg, path, root).CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
@@ -180,12 +180,9 @@ func few(packages []Package) []Package {
 	return picked
 }
 
-func fetch(t *testing.T, s *Suite, p Package, path string) {
+func download(t *testing.T, s *Suite, p Package, path string) {
 	t.Helper()
-	r, err := s.archive.open(context.Background(), p.Filename, p.Size)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := s.archive.Open(t.Context(), fetch.Request{Name: p.Filename, Size: p.Size})
 	defer r.Close()
 	b, err := io.ReadAll(r)
 	if err != nil {

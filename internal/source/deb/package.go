@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
 	"strings"
 
 	"diglim/internal/digest"
+	"diglim/internal/fetch"
 	"diglim/internal/source/plain"
 	"diglim/internal/unpack"
 )
@@ -317,7 +317,7 @@ func ReadFile(path string, o Options) (Package, []plain.File, error) {
 	if !o.AllowUnsigned {
 		return Package{}, nil, fmt.Errorf("%s: %w: a package by itself has none, its archive does", path, ErrUnsigned)
 	}
-	f, err := openFile(path)
+	f, err := fetch.OpenFile(path)
 	if err != nil {
 		return Package{}, nil, err
 	}
@@ -329,15 +329,4 @@ func ReadFile(path string, o Options) (Package, []plain.File, error) {
 	}
 	p.Filename, p.Size, p.SHA256 = path, sum.size, digest.Of(digest.SHA256, sum.hash)
 	return p, files, nil
-}
-
-func openFile(path string) (*os.File, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() { // opening a pipe would wait for a writer
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	return os.Open(path)
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"diglim/internal/digest"
+	"diglim/internal/fetch"
 	"diglim/internal/keyring"
 	"diglim/internal/source/plain"
 	"diglim/internal/unpack"
@@ -34,6 +35,14 @@ var (
 const (
 	maxIndexFile = 64 << 20  // bytes of an index as it lies in the archive; it is held in memory
 	maxIndex     = 512 << 20 // bytes of an index, unpacked
+)
+
+// How a transfer goes on when it is cut (fetch.Options).
+const (
+	attempts    = 6
+	pause       = 500 * time.Millisecond
+	patience    = 30 * time.Second
+	connections = 16
 )
 
 // A Source says which packages are meant.
@@ -65,22 +74,18 @@ type Suite struct {
 	Unsigned bool
 	Expired  bool
 
-	archive  *archive
+	archive  *fetch.Origin
 	packages []Package
 }
 
 // Open reads a suite and its indices, and proves them. What fails stops here,
 // but for what an index says of a single package: that is Files' to report.
 func Open(ctx context.Context, src Source, keys *keyring.Keyring, o Options) (*Suite, error) {
-	progress := o.Progress
-	if progress == nil {
-		progress = func(int) {}
-	}
 	location, dir, name, err := locate(src)
 	if err != nil {
 		return nil, err
 	}
-	a, err := newArchive(location, progress)
+	a, err := fetch.New(location, fetch.Options{Tries: attempts, Pause: pause, Timeout: patience, Connections: connections, Progress: o.Progress})
 	if err != nil {
 		return nil, err
 	}
@@ -112,12 +117,12 @@ func locate(src Source) (location, dir, name string, err error) {
 	return location, "dists/" + name, name, nil
 }
 
-func open(ctx context.Context, a *archive, dir, name string, src Source, keys *keyring.Keyring, o Options) (*Suite, error) {
+func open(ctx context.Context, a *fetch.Origin, dir, name string, src Source, keys *keyring.Keyring, o Options) (*Suite, error) {
 	s := &Suite{archive: a}
 	if err := s.readRelease(ctx, dir, keys, o); err != nil {
 		return nil, err
 	}
-	release := a.name(path.Join(dir, "Release"))
+	release := a.Where(path.Join(dir, "Release"))
 	if name != "" && name != s.Release.Suite && name != s.Release.Codename {
 		return nil, fmt.Errorf("%s: %w: it is of suite %q, codename %q", release, ErrMismatch, s.Release.Suite, s.Release.Codename)
 	}
@@ -134,7 +139,7 @@ func open(ctx context.Context, a *archive, dir, name string, src Source, keys *k
 	for _, i := range indices {
 		packages, err := s.readIndex(ctx, dir, i)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", a.name(path.Join(dir, i)), err)
+			return nil, fmt.Errorf("%s: %w", a.Where(path.Join(dir, i)), err)
 		}
 		s.packages = append(s.packages, slices.DeleteFunc(packages, func(p Package) bool {
 			return p.bad == nil && src.Architecture != "" && p.Architecture != src.Architecture && p.Architecture != "all"
@@ -176,12 +181,13 @@ func (s *Suite) files(ctx context.Context, p Package) ([]plain.File, error) {
 	if p = s.packages[i]; p.bad != nil {
 		return nil, fmt.Errorf("index: %w", p.bad)
 	}
-	f, err := s.archive.open(ctx, p.Filename, p.Size)
-	if err != nil {
-		return nil, err
-	}
+	f := s.archive.Open(ctx, fetch.Request{Name: p.Filename, Size: p.Size})
 	defer f.Close()
-	return prove(p, f)
+	files, err := prove(p, f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.archive.Where(p.Filename), err)
+	}
+	return files, nil
 }
 
 // readRelease reads InRelease, or Release with Release.gpg, and proves it.
@@ -190,16 +196,16 @@ func (s *Suite) readRelease(ctx context.Context, dir string, keys *keyring.Keyri
 	parse := func(name string, text []byte) error {
 		r, err := parseRelease(text)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.archive.name(at(name)), err)
+			return fmt.Errorf("%s: %w", s.archive.Where(at(name)), err)
 		}
 		s.Release = r
 		return nil
 	}
-	b, err := s.archive.read(ctx, at("InRelease"), maxRelease)
+	b, err := s.archive.ReadAll(ctx, at("InRelease"), maxRelease)
 	if err == nil {
 		text, signer, err := verifyInRelease(b, keys, o.Policy)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.archive.name(at("InRelease")), err)
+			return fmt.Errorf("%s: %w", s.archive.Where(at("InRelease")), err)
 		}
 		s.Signer = signer
 		return parse("InRelease", text)
@@ -207,21 +213,21 @@ func (s *Suite) readRelease(ctx context.Context, dir string, keys *keyring.Keyri
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if b, err = s.archive.read(ctx, at("Release"), maxRelease); err != nil {
+	if b, err = s.archive.ReadAll(ctx, at("Release"), maxRelease); err != nil {
 		return err
 	}
-	sig, err := s.archive.read(ctx, at("Release.gpg"), maxRelease)
+	sig, err := s.archive.ReadAll(ctx, at("Release.gpg"), maxRelease)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if !o.AllowUnsigned {
-			return fmt.Errorf("%s: %w", s.archive.name(at("Release")), ErrUnsigned)
+			return fmt.Errorf("%s: %w", s.archive.Where(at("Release")), ErrUnsigned)
 		}
 		s.Unsigned = true
 	case err != nil:
 		return err
 	default:
 		if s.Signer, err = verifyRelease(b, sig, keys, o.Policy); err != nil {
-			return fmt.Errorf("%s: %w", s.archive.name(at("Release.gpg")), err)
+			return fmt.Errorf("%s: %w", s.archive.Where(at("Release.gpg")), err)
 		}
 	}
 	return parse("Release", b)
@@ -318,10 +324,10 @@ func (s *Suite) readIndex(ctx context.Context, dir, name string) ([]Package, err
 // not change while it is read, if there is one.
 func (s *Suite) readPacked(ctx context.Context, dir, name string, is index) ([]byte, error) {
 	if s.Release.byHash {
-		b, err := s.archive.read(ctx, path.Join(dir, path.Dir(name), "by-hash/SHA256", is.sha256.Hex()), is.size)
+		b, err := s.archive.ReadAll(ctx, path.Join(dir, path.Dir(name), "by-hash/SHA256", is.sha256.Hex()), is.size)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return b, err
 		}
 	}
-	return s.archive.read(ctx, path.Join(dir, name), is.size)
+	return s.archive.ReadAll(ctx, path.Join(dir, name), is.size)
 }

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"diglim/internal/fetch"
 	"diglim/internal/keyring"
 	"diglim/internal/rpmtest"
 	"diglim/internal/unpack"
@@ -450,8 +451,8 @@ func TestHostileServer(t *testing.T) {
 		"cut without a size": {2, func(w http.ResponseWriter, r *http.Request, size int) { w.Write(deb[:5]); w.(http.Flusher).Flush() }, nil, "", 3},
 		"hung up":            {2, func(w http.ResponseWriter, r *http.Request, size int) { panic(http.ErrAbortHandler) }, nil, "", 3},
 		"stalls once":        {1, stall, nil, "", 2},
-		"stalls always":      {99, stall, errStalled, "stalled for", attempts},
-		"silent":             {99, func(w http.ResponseWriter, r *http.Request, size int) { <-released }, errStalled, "stalled for", attempts},
+		"stalls always":      {99, stall, fetch.ErrStalled, "stalled for", attempts},
+		"silent":             {99, func(w http.ResponseWriter, r *http.Request, size int) { <-released }, fetch.ErrStalled, "stalled for", attempts},
 		"busy twice":         {2, status(http.StatusServiceUnavailable), nil, "", 3},
 		"busy always":        {99, status(http.StatusTooManyRequests), nil, "429", attempts},
 		"not there":          {99, status(http.StatusNotFound), os.ErrNotExist, "404 Not Found", 1},
@@ -499,14 +500,13 @@ func TestHostileServer(t *testing.T) {
 	} {
 		h := &hostile{files: http.FileServer(http.Dir(a.dir)), times: c.times, answer: c.answer, deb: deb}
 		server := httptest.NewServer(h)
-		archive, err := newArchive(server.URL, func(int) {})
+		o := fetch.Options{Tries: attempts, Pause: time.Microsecond, Timeout: 5 * time.Second}
+		if errors.Is(c.want, fetch.ErrStalled) || strings.Contains(name, "stalls") {
+			o.Timeout = 50 * time.Millisecond
+		}
+		archive, err := fetch.New(server.URL, o)
 		if err != nil {
 			t.Fatal(err)
-		}
-		archive.pause = time.Microsecond
-		archive.patience = 5 * time.Second
-		if errors.Is(c.want, errStalled) || strings.Contains(name, "stalls") {
-			archive.patience = 50 * time.Millisecond
 		}
 		s, err := open(context.Background(), archive, "dists/test", "test", a.source(), ring(t, key), Options{})
 		if err != nil {

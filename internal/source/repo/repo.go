@@ -23,8 +23,10 @@ import (
 	"strings"
 	"time"
 
+	"diglim/internal/fetch"
 	"diglim/internal/keyring"
 	"diglim/internal/unpack"
+	"diglim/internal/wire"
 	"diglim/rpmhdr"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
@@ -36,6 +38,10 @@ var ErrUnsigned = errors.New("the repository is not signed (no repomd.xml.asc)")
 
 // maxHead is the limit on what stands before a package's payload, in bytes.
 const maxHead = 256 << 20
+
+// maxTries limits how often a repository that changes is read, and how often a
+// file is asked for.
+const maxTries = 4
 
 // Names below a repository.
 const (
@@ -60,7 +66,7 @@ type Options struct {
 // A Repo is a repository whose list of packages has been read. It is safe for
 // concurrent use.
 type Repo struct {
-	origin   origin
+	origin   *fetch.Origin
 	options  Options
 	packages []Package
 	signer   keyring.Signer
@@ -81,15 +87,18 @@ type Package struct {
 // error wraps ErrUnsigned or an error of package keyring. A repository
 // that is changed while it is read is read again.
 func Open(ctx context.Context, location string, keys *keyring.Keyring, o Options) (*Repo, error) {
-	o.Timeout = cmp.Or(o.Timeout, timeout)
-	o.Pause = cmp.Or(o.Pause, pause)
-	o.Connections = cmp.Or(o.Connections, connections)
-	from, err := newOrigin(location, o)
+	from, err := fetch.New(location, fetch.Options{
+		Tries:       maxTries,
+		Pause:       cmp.Or(o.Pause, time.Second),
+		Timeout:     cmp.Or(o.Timeout, 30*time.Second),
+		Connections: cmp.Or(o.Connections, 8),
+		Escaped:     true,
+	})
 	if err != nil {
 		return nil, err
 	}
 	r := &Repo{origin: from, options: o}
-	repomd, err := r.readAll(ctx, repomdName, maxRepomd)
+	repomd, err := r.origin.ReadAll(ctx, repomdName, maxRepomd)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +110,7 @@ func Open(ctx context.Context, location string, keys *keyring.Keyring, o Options
 		if try == maxTries || ctx.Err() != nil {
 			return nil, err
 		}
-		again, failed := r.readAll(ctx, repomdName, maxRepomd)
+		again, failed := r.origin.ReadAll(ctx, repomdName, maxRepomd)
 		if failed != nil || bytes.Equal(again, repomd) {
 			return nil, err
 		}
@@ -119,9 +128,9 @@ func (r *Repo) Signer() (keyring.Signer, bool) { return r.signer, r.signer.KeyID
 // Where says what to call a package in messages: its URL, or its path.
 func (r *Repo) Where(p Package) string {
 	if p.Location == "" {
-		return r.origin.where(repomdName) + ": " + p.String()
+		return r.origin.Where(repomdName) + ": " + p.String()
 	}
-	return r.origin.where(p.Location)
+	return r.origin.Where(p.Location)
 }
 
 // Fetch reads a package up to its payload, and nothing more of it: by a single
@@ -140,7 +149,7 @@ func (r *Repo) fetch(ctx context.Context, p Package, buf []byte) (rpmhdr.Package
 	if p.err != nil {
 		return rpmhdr.Package{}, fmt.Errorf("metadata: %w", p.err)
 	}
-	d := r.download(ctx, p.Location, p.end, p.size)
+	d := r.open(ctx, p.Location, p.end, p.size)
 	defer d.Close()
 	b, err := readGrowing(d, p.end, buf)
 	if err != nil {
@@ -183,43 +192,39 @@ func readGrowing(r io.Reader, n int64, buf []byte) ([]byte, error) {
 	}
 }
 
-func (r *Repo) download(ctx context.Context, name string, to, size int64) *download {
-	return newDownload(ctx, r.origin, name, to, size, r.options.Pause)
-}
-
-// readAll reads a small file.
-func (r *Repo) readAll(ctx context.Context, name string, limit int64) ([]byte, error) {
-	d := r.download(ctx, name, -1, 0)
-	defer d.Close()
-	b, err := io.ReadAll(io.LimitReader(d, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("more than %d bytes", limit)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.origin.where(name), err)
-	}
-	return b, nil
+// open opens a file for its first end bytes, or all if end is 0. It must have
+// the size that the metadata says, unless that is 0.
+func (r *Repo) open(ctx context.Context, name string, end, size int64) *fetch.File {
+	return r.origin.Open(ctx, fetch.Request{Name: name, End: end, Size: size, Check: func(is int64) error {
+		if size > 0 && is != size {
+			return fmt.Errorf("%d bytes, the metadata says %d", is, size)
+		}
+		if is < end {
+			return fmt.Errorf("%w: %d bytes wanted, there are %d", wire.ErrShort, end, is)
+		}
+		return nil
+	}})
 }
 
 // load reads what a repomd.xml stands for.
 func (r *Repo) load(ctx context.Context, repomd []byte, keys *keyring.Keyring) error {
 	var err error
 	if r.signer, err = r.verify(ctx, repomd, keys); err != nil {
-		return fmt.Errorf("%s: %w", r.origin.where(repomdName), err)
+		return fmt.Errorf("%s: %w", r.origin.Where(repomdName), err)
 	}
 	list, err := parseRepomd(repomd)
 	if err != nil {
-		return fmt.Errorf("%s: %w", r.origin.where(repomdName), err)
+		return fmt.Errorf("%s: %w", r.origin.Where(repomdName), err)
 	}
 	if r.packages, err = r.readPrimary(ctx, list); err != nil {
-		return fmt.Errorf("%s: %w", r.origin.where(list.href), err)
+		return fmt.Errorf("%s: %w", r.origin.Where(list.href), err)
 	}
 	slices.SortFunc(r.packages, func(a, b Package) int {
 		return cmp.Or(strings.Compare(a.Location, b.Location), strings.Compare(a.String(), b.String()))
 	})
 	for i := 1; i < len(r.packages); i++ {
 		if at := r.packages[i].Location; at != "" && at == r.packages[i-1].Location {
-			return fmt.Errorf("%s: two packages at %s", r.origin.where(list.href), at)
+			return fmt.Errorf("%s: two packages at %s", r.origin.Where(list.href), at)
 		}
 	}
 	return nil
@@ -227,7 +232,7 @@ func (r *Repo) load(ctx context.Context, repomd []byte, keys *keyring.Keyring) e
 
 // verify checks the detached signature of repomd.xml.
 func (r *Repo) verify(ctx context.Context, repomd []byte, keys *keyring.Keyring) (keyring.Signer, error) {
-	asc, err := r.readAll(ctx, signatureName, maxSignature)
+	asc, err := r.origin.ReadAll(ctx, signatureName, maxSignature)
 	if errors.Is(err, fs.ErrNotExist) {
 		if r.options.AllowUnsigned {
 			return keyring.Signer{}, nil
@@ -294,7 +299,7 @@ func signatures(b []byte) ([][]byte, error) {
 // readPrimary reads a primary.xml while it comes. Only when all of it has come,
 // and is what it should be, is anything of it returned.
 func (r *Repo) readPrimary(ctx context.Context, list primary) ([]Package, error) {
-	d := r.download(ctx, list.href, -1, list.size)
+	d := r.open(ctx, list.href, 0, list.size)
 	defer d.Close()
 	sum := list.digest.Algorithm().Hash()
 	limit := cmp.Or(list.size, maxPrimary)

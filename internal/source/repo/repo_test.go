@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,10 +21,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"diglim/internal/corpus"
+	"diglim/internal/fetch"
 	"diglim/internal/keyring"
 	"diglim/internal/rpmtest"
 	"diglim/internal/source"
@@ -683,7 +684,7 @@ func TestStalls(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = r.Fetch(t.Context(), r.Packages()[0], nil)
-		if !errors.Is(err, errStalled) || !strings.Contains(err.Error(), "alpha.rpm") {
+		if !errors.Is(err, fetch.ErrStalled) || !strings.Contains(err.Error(), "alpha.rpm") {
 			t.Errorf("%s: %v", name, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -692,12 +693,6 @@ func TestStalls(t *testing.T) {
 			t.Errorf("%s: cancelled: %v", name, err)
 		}
 	}
-	// a byte now and then does not count as something
-	b := &body{r: io.NopCloser(strings.NewReader("x")), ctx: t.Context(), timeout: time.Hour, timer: time.NewTimer(time.Hour), start: time.Now().Add(-2 * time.Hour)}
-	if _, err := b.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	<-b.timer.C
 }
 
 // A repository that is replaced between one request and the next is read again.
@@ -766,28 +761,6 @@ func TestPromisesAreNotAllocated(t *testing.T) {
 	for _, buf := range [][]byte{nil, make([]byte, 100), make([]byte, 20<<20)} {
 		if got, err := readGrowing(bytes.NewReader(want), int64(len(want)), buf); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%d bytes, %v", len(got), err)
-		}
-	}
-}
-
-// flaky is an origin of one file that breaks off with every third byte.
-type flaky string
-
-func (f flaky) where(name string) string { return name }
-
-func (f flaky) open(_ context.Context, _ string, from, _ int64) (io.ReadCloser, int64, error) {
-	next := string(f[from:min(int(from)+3, len(f))])
-	return io.NopCloser(iotest.DataErrReader(io.MultiReader(strings.NewReader(next), iotest.ErrReader(errAny)))), int64(len(f)), nil
-}
-
-// A download goes on where it was, up to the number of tries that there are.
-func TestResume(t *testing.T) {
-	for content, want := range map[flaky]error{"": nil, "0123": nil, "0123456789a": nil, "0123456789ab": nil, "0123456789abc": errAny} {
-		for _, to := range []int64{-1, int64(len(content))} {
-			got, err := io.ReadAll(newDownload(t.Context(), content, "flaky", to, 0, 1))
-			if !errors.Is(err, want) || want == nil && string(got) != string(content) {
-				t.Errorf("%d of %q: %q, %v", to, content, got, err)
-			}
 		}
 	}
 }
@@ -956,7 +929,7 @@ func FuzzRepomd(f *testing.F) {
 
 func FuzzPrimary(f *testing.F) {
 	f.Add([]byte(newFixture(f, ".gz", "alpha", "beta").primary(f)))
-	base, err := newOrigin("http://example.org/repo/", quick)
+	base, err := fetch.New("http://example.org/repo", fetch.Options{Escaped: true})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -972,9 +945,9 @@ func FuzzPrimary(f *testing.F) {
 			if p.Name == "" || p.start < 0 || p.start >= p.end || p.end > maxHead {
 				t.Errorf("%+v", p)
 			}
-			u := base.(*remote).url(p.Location)
-			if u.Host != "example.org" || !strings.HasPrefix(u.Path, "/repo/") || strings.Contains(u.Path+"/", "/../") || u.RawQuery != "" {
-				t.Errorf("%q leads to %s", p.Location, u)
+			u, err := url.Parse(base.Where(p.Location))
+			if err != nil || u.Host != "example.org" || !strings.HasPrefix(u.Path, "/repo/") || strings.Contains(u.Path+"/", "/../") || u.RawQuery != "" {
+				t.Errorf("%q leads to %v, %v", p.Location, u, err)
 			}
 		}
 	})
