@@ -57,7 +57,6 @@ var (
 // package, and its signature is good. The table in testdata says what became
 // of each database, so that a change shows.
 func TestCorpus(t *testing.T) {
-	const table = "testdata/corpus.tsv"
 	keys, err := keyring.Load(corpus.Path(t, "keys"))
 	if err != nil {
 		t.Fatal(err)
