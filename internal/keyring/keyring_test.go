@@ -360,3 +360,34 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// A primary key of the time before key flags may sign. A subkey without them
+// may not: nothing says that it wants to belong to this key.
+func TestKeysWithoutFlags(t *testing.T) {
+	e := rpmtest.NewKey(t, "rsa", nil)
+	config := rpmtest.Config(rpmtest.Made, nil)
+	for _, id := range e.Identities {
+		s := *id.SelfCertifications[0].Packet
+		s.FlagsValid, s.FlagSign, s.FlagCertify = false, false, false
+		if err := s.SignUserId(id.UserId.Id, e.PrimaryKey, e.PrivateKey, config); err != nil {
+			t.Fatal(err)
+		}
+		id.SelfCertifications = []*packet.VerifiableSignature{packet.NewVerifiableSig(&s)}
+	}
+	sub := e.Subkeys[0]
+	b := *sub.Bindings[0].Packet
+	b.FlagsValid = false
+	if err := b.SignKey(sub.PublicKey, e.PrivateKey, config); err != nil {
+		t.Fatal(err)
+	}
+	e.Subkeys[0].Bindings = []*packet.VerifiableSignature{packet.NewVerifiableSig(&b)}
+	keys := ring(t, e)
+	primary := rpmtest.SignV3(t, rsaKey(e), e.PrimaryKey.KeyId, document, signedAt, crypto.SHA256, 8)
+	if _, err := keys.Verify(document, primary, Policy{}); err != nil {
+		t.Errorf("primary key: %v", err)
+	}
+	subkey := rpmtest.SignV3(t, sub.PrivateKey.PrivateKey, sub.PublicKey.KeyId, document, signedAt, crypto.SHA256, 8)
+	if _, err := keys.Verify(document, subkey, Policy{}); !errors.Is(err, ErrKeyNotGood) {
+		t.Errorf("subkey: %v", err)
+	}
+}
