@@ -142,6 +142,7 @@ func (c *cache) get(m *made, output string) bool {
 	if err != nil {
 		return false
 	}
+	m.cached = true
 	m.label, m.name, m.digests, m.proof, m.unsigned = name.Label, e.list, e.digests, e.proof, e.unsigned
 	return true
 }
@@ -151,8 +152,11 @@ func (c *cache) put(m made, output string) {
 	if c == nil || m.stamp == "" {
 		return
 	}
-	if m.list == nil {
+	if m.cached {
 		c.current = append(c.current, c.old[m.origin].line)
+		return
+	}
+	if m.list == nil {
 		return
 	}
 	c.changed = true

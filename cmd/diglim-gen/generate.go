@@ -54,7 +54,8 @@ type made struct {
 	origin, stamp string
 	label         string // known even of most packages that are refused
 	name          string // of the list
-	list          []byte // nil if the cache vouches for the list that is there
+	list          []byte // nil if there is nothing to write
+	cached        bool   // the cache vouches for the list that is there
 	blocks        []digestlist.Block
 	digests       int
 	proof         source.Proof // zero if the package is unsigned and that is allowed
@@ -307,16 +308,18 @@ func (g *generator) encode(m *made, f found) (err error) {
 	if g.fmt != digestlist.FormatRPM {
 		m.digests = len(f.files)
 	}
-	switch g.fmt {
-	case digestlist.FormatRPM:
+	switch {
+	case g.fmt == digestlist.FormatRPM:
 		if f.rpm == nil {
 			return errors.New("not an RPM package: its list can be compact or tlv")
 		}
 		m.list = digestlist.AppendRPM(nil, digestlist.RPM{Header: f.rpm.Header, Signature: m.proof.Signature})
-	case digestlist.FormatCompact:
+	case m.digests == 0:
+		// Packages without files are common, and kernels refuse empty lists.
+	case g.fmt == digestlist.FormatCompact:
 		m.blocks = blocks(g.listType, f.files)
 		m.list, err = digestlist.AppendCompact(nil, g.parsed.dialect, g.parsed.endian, m.blocks)
-	case digestlist.FormatTLV:
+	case g.fmt == digestlist.FormatTLV:
 		m.blocks = blocks(g.listType, f.files)
 		m.list, err = appendTLV(f.files)
 	}
@@ -393,6 +396,9 @@ func (o *output) add(m made) {
 // writeMerged writes one list of all digests: each once, sorted, so that its
 // bytes depend on what is in it alone.
 func (g *generator) writeMerged(o *output, s *summary) error {
+	if len(o.merged) == 0 {
+		return errEmpty
+	}
 	var merged []digestlist.Block
 	for _, b := range o.merged {
 		i := slices.IndexFunc(merged, func(m digestlist.Block) bool {

@@ -66,6 +66,8 @@ func fixtures(t *testing.T) map[string][]byte {
 	files["escape.rpm"] = escape.File(rpmtest.Signatures{RSA: sign(vendor, escape.Header(), nil)})
 	control := rpmtest.Package{Name: "control", Algo: 8, Files: []rpmtest.File{rpmtest.Regular("/usr/bin/\x1b[31mred\n", 0o755, "x")}}
 	files["control.rpm"] = control.File(rpmtest.Signatures{RSA: sign(vendor, control.Header(), nil)})
+	meta := rpmtest.Package{Name: "meta"}
+	files["meta.rpm"] = meta.File(rpmtest.Signatures{RSA: sign(vendor, meta.Header(), nil)})
 	clash := pkg("hello")
 	clash.Extra = []rpmtest.Entry{rpmtest.String(6000, "another hello")}
 	files["clash/hello.rpm"] = clash.File(rpmtest.Signatures{RSA: sign(vendor, clash.Header(), nil)})

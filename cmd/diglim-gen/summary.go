@@ -18,6 +18,7 @@ type summary struct {
 	New       int                       `json:"new"`       // lists written
 	Unchanged int                       `json:"unchanged"` // lists that were there already
 	Digests   int                       `json:"digests"`
+	Empty     int                       `json:"empty"`    // packages with nothing to list, which have no list
 	Cached    int                       `json:"cached"`   // packages that were proved in an earlier run
 	Unsigned  int                       `json:"unsigned"` // packages taken without a signature
 	Weak      int                       `json:"weak"`     // packages taken on a weak signature
@@ -58,16 +59,20 @@ func (s *summary) fail(stderr io.Writer, err error) {
 }
 
 func (s *summary) add(m made, changed bool) {
-	if changed {
+	p := packageSummary{Package: m.origin, List: m.name, Digests: m.digests}
+	switch {
+	case m.cached:
+		s.Cached++
+		s.Unchanged++
+	case m.list == nil:
+		s.Empty++
+		p.List = ""
+	case changed:
 		s.New++
-	} else {
+	default:
 		s.Unchanged++
 	}
-	if m.list == nil {
-		s.Cached++
-	}
 	s.Digests += m.digests
-	p := packageSummary{Package: m.origin, List: m.name, Digests: m.digests}
 	if m.unsigned {
 		s.Unsigned++
 		s.Packages = append(s.Packages, p)
@@ -118,6 +123,7 @@ func (s *summary) writeText(w io.Writer, output string) error {
 	}{
 		{s.Unsigned, "UNSIGNED, taken because of --allow-unsigned"},
 		{s.Weak, "of them on WEAK signatures, taken because of --allow-weak"},
+		{s.Empty, "have nothing to list, and so no list"},
 		{s.Cached, "of them proved in an earlier run, by the cache"},
 		{len(s.Pruned), "removed, their packages are gone"},
 	} {
