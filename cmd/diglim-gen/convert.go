@@ -189,11 +189,7 @@ func (c *converter) convertList(b []byte, format digestlist.Format, file string)
 	if len(l.entries) == 0 {
 		return "", nil, errEmpty
 	}
-	if c.format == digestlist.FormatTLV {
-		list, err = l.appendTLV(nil)
-	} else {
-		list, err = digestlist.AppendCompact(nil, c.to.dialect, c.to.endian, l.blocks())
-	}
+	list, err = l.append(nil, c.format, c.to)
 	return name, list, err
 }
 
@@ -312,6 +308,14 @@ func (l *list) blocks() []digestlist.Block {
 		(*blocks)[at].Digests = append((*blocks)[at].Digests, e.digest)
 	}
 	return append(mutable, immutable...)
+}
+
+// append appends the list in format compact or tlv.
+func (l *list) append(b []byte, f digestlist.Format, to layout) ([]byte, error) {
+	if f == digestlist.FormatTLV {
+		return l.appendTLV(b)
+	}
+	return digestlist.AppendCompact(b, to.dialect, to.endian, l.blocks())
 }
 
 func (l *list) appendTLV(b []byte) ([]byte, error) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"diglim/digestlist"
 	"diglim/internal/cli"
 	"diglim/internal/source"
 	"diglim/internal/source/deb"
@@ -93,7 +94,7 @@ func suiteWorks(ctx context.Context, suite *deb.Suite, only []string) []work {
 		}
 		works = append(works, work{origin: p.String(), read: func([]byte) (found, error) {
 			files, err := suite.Files(ctx, p)
-			return found{label: p.String(), files: debFiles(files), proof: proof}, err
+			return found{list: list{label: p.String(), entries: debFiles(files)}, proof: proof}, err
 		}})
 	}
 	return works
@@ -111,26 +112,32 @@ func matches(name string, patterns []string) bool {
 func debFileWork(path string, o deb.Options) work {
 	return work{origin: path, read: func([]byte) (found, error) {
 		p, files, err := deb.ReadFile(path, o)
-		return found{label: p.String(), files: debFiles(files)}, err
+		return found{list: list{label: p.String(), entries: debFiles(files)}}, err
 	}}
 }
 
 // debFiles says which files of a package are never changed. Debian's shared
 // libraries cannot be run, and root may write them; they are code all the same.
-func debFiles(files []plain.File) []foundFile {
-	found := plainFiles(files)
+func debFiles(files []plain.File) []listEntry {
+	entries := plainFiles(files, digestlist.File)
 	for i, f := range files {
 		dir, base := path.Split(f.Path)
 		library := strings.HasSuffix(base, ".so") || strings.Contains(base, ".so.")
-		found[i].immutable = found[i].immutable || library && f.Size != 0 && strings.Contains(dir, "/lib")
+		if library && f.Size != 0 && strings.Contains(dir, "/lib") {
+			entries[i].modifiers |= digestlist.Immutable
+		}
 	}
-	return found
+	return entries
 }
 
-func plainFiles(files []plain.File) []foundFile {
-	found := make([]foundFile, len(files))
+// plainFiles returns what a list says of files.
+func plainFiles(files []plain.File, typ digestlist.Type) []listEntry {
+	entries := make([]listEntry, len(files))
 	for i, f := range files {
-		found[i] = foundFile{f.Path, f.Digest, f.IsImmutable()}
+		entries[i] = listEntry{typ: typ, digest: f.Digest, path: f.Path}
+		if f.IsImmutable() {
+			entries[i].modifiers = digestlist.Immutable
+		}
 	}
-	return found
+	return entries
 }

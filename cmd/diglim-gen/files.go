@@ -60,20 +60,21 @@ With --fsverity nothing is written: the files' fs-verity digests are printed, as
 		}
 		return g.run(cmd, []work{{origin: strings.Join(args, " "), read: func([]byte) (found, error) {
 			files, err := readPlain(args, a, initramfs)
+			entries := plainFiles(files, g.listType)
 			if zero {
-				files = append(files, foundFile{digest: plain.ZeroPage(a), immutable: true})
+				entries = append(entries, listEntry{typ: g.listType, modifiers: digestlist.Immutable, digest: plain.ZeroPage(a)})
 			}
-			if err == nil && len(files) == 0 {
+			if err == nil && len(entries) == 0 {
 				err = errors.New("no files")
 			}
-			return found{label: label, files: files}, err
+			return found{list: list{label: label, entries: entries}}, err
 		}}}, nil)
 	}
 	return cmd
 }
 
 // readPlain hashes files and what is below directories, or what is in images.
-func readPlain(args []string, alg digest.Algorithm, images bool) ([]foundFile, error) {
+func readPlain(args []string, alg digest.Algorithm, images bool) ([]plain.File, error) {
 	if images {
 		var all []plain.File
 		for _, path := range args {
@@ -87,7 +88,7 @@ func readPlain(args []string, alg digest.Algorithm, images bool) ([]foundFile, e
 			}
 			all = append(all, files...)
 		}
-		return plainFiles(all), nil
+		return all, nil
 	}
 	paths, errs := plain.Find(args)
 	if len(errs) > 0 {
@@ -101,7 +102,7 @@ func readPlain(args []string, alg digest.Algorithm, images bool) ([]foundFile, e
 		}
 		all = append(all, f)
 	}
-	return plainFiles(all), nil
+	return all, nil
 }
 
 func printVerity(cmd *cobra.Command, args []string, alg digest.Algorithm) error {

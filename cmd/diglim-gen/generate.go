@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,6 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/cli"
-	"diglim/internal/digest"
 	"diglim/internal/durable"
 	"diglim/internal/keyring"
 	"diglim/internal/source"
@@ -38,25 +38,18 @@ type work struct {
 type found struct {
 	rpm *rpmhdr.Package // nil if there is no header
 
-	label string // of the list
-	files []foundFile
+	list  list // what a list of it is to say
 	proof source.Proof
-}
-
-type foundFile struct {
-	path      string
-	digest    digest.Digest
-	immutable bool
 }
 
 // A made is what became of one package.
 type made struct {
 	origin, stamp string
-	label         string // known even of most packages that are refused
-	name          string // of the list
-	list          []byte // nil if there is nothing to write
-	cached        bool   // the cache vouches for the list that is there
-	blocks        []digestlist.Block
+	label         string      // known even of most packages that are refused
+	name          string      // of the list
+	list          []byte      // nil if there is nothing to write
+	cached        bool        // the cache vouches for the list that is there
+	entries       []listEntry // for --merge
 	digests       int
 	proof         source.Proof // zero if the package is unsigned and that is allowed
 	unsigned      bool
@@ -108,17 +101,8 @@ func (g *generator) prepare(stderr io.Writer) (err error) {
 	if g.parsed, err = g.layout.parse(); err != nil {
 		return err
 	}
-	switch {
-	case g.names != "":
-		if g.iface, err = digestlist.ParseInterface(g.names); err != nil {
-			return err
-		}
-	case g.fmt == digestlist.FormatTLV:
-		g.iface = digestlist.InterfaceDigestCache
-	case g.parsed.dialect == digestlist.OpenEuler:
-		g.iface = digestlist.InterfaceOpenEuler
-	default:
-		g.iface = digestlist.InterfaceDIGLIM
+	if g.iface, err = namesFor(g.names, g.fmt, g.parsed.dialect); err != nil {
+		return err
 	}
 	switch {
 	case g.choose != "all" && g.choose != "executable":
@@ -234,7 +218,7 @@ func (g *generator) make(w work, m *made, buf []byte) error {
 	if err != nil {
 		return err
 	}
-	m.proof, m.label = f.proof, f.label
+	m.proof, m.label = f.proof, f.list.label
 	if f.rpm != nil {
 		nevra, err := f.rpm.Header.NEVRA()
 		if err != nil {
@@ -248,7 +232,7 @@ func (g *generator) make(w work, m *made, buf []byte) error {
 		if g.fmt == digestlist.FormatRPM {
 			m.digests, err = countFiles(f.rpm.Header)
 		} else {
-			f.files, err = headerFiles(f.rpm.Header)
+			f.list, err = headerList(f.rpm.Header)
 		}
 		if err != nil {
 			return err
@@ -271,20 +255,6 @@ func (g *generator) name(label string) (string, error) {
 	return n.File(g.iface)
 }
 
-// headerFiles returns the files of a header that a list is to have.
-func headerFiles(h rpmhdr.Header) ([]foundFile, error) {
-	var files []foundFile
-	for f, err := range h.Files() {
-		if err != nil {
-			return nil, err
-		}
-		if digestlist.Listed(f) {
-			files = append(files, foundFile{f.Path(), f.Digest, digestlist.IsImmutable(f)})
-		}
-	}
-	return files, nil
-}
-
 // countFiles checks all files of a header, and counts those that a list has.
 // The rpm list is the header itself: what is in it need not be copied out.
 func countFiles(h rpmhdr.Header) (n int, err error) {
@@ -303,58 +273,23 @@ func countFiles(h rpmhdr.Header) (n int, err error) {
 // gives the same list.
 func (g *generator) encode(m *made, f found) (err error) {
 	if g.choose == "executable" {
-		f.files = slices.DeleteFunc(f.files, func(f foundFile) bool { return !f.immutable })
+		f.list.entries = slices.DeleteFunc(f.list.entries, func(e listEntry) bool { return e.modifiers&digestlist.Immutable == 0 })
 	}
-	if g.fmt != digestlist.FormatRPM {
-		m.digests = len(f.files)
-	}
-	switch {
-	case g.fmt == digestlist.FormatRPM:
+	if g.fmt == digestlist.FormatRPM {
 		if f.rpm == nil {
 			return errors.New("not an RPM package: its list can be compact or tlv")
 		}
 		m.list = digestlist.AppendRPM(nil, digestlist.RPM{Header: f.rpm.Header, Signature: m.proof.Signature})
-	case m.digests == 0:
-		// Packages without files are common, and kernels refuse empty lists.
-	case g.fmt == digestlist.FormatCompact:
-		m.blocks = blocks(g.listType, f.files)
-		m.list, err = digestlist.AppendCompact(nil, g.parsed.dialect, g.parsed.endian, m.blocks)
-	case g.fmt == digestlist.FormatTLV:
-		m.blocks = blocks(g.listType, f.files)
-		m.list, err = appendTLV(f.files)
+		return nil
+	}
+	m.digests = len(f.list.entries)
+	if g.merge != "" {
+		m.entries = f.list.entries
+	}
+	if m.digests > 0 { // packages without files are common, and kernels refuse empty lists
+		m.list, err = f.list.append(nil, g.fmt, g.parsed)
 	}
 	return err
-}
-
-// blocks sorts files into one block a kind: what changes before what does not,
-// each by algorithm.
-func blocks(t digestlist.Type, files []foundFile) []digestlist.Block {
-	var all []digestlist.Block
-	for _, modifiers := range []digestlist.Modifiers{0, digestlist.Immutable} {
-		for _, f := range files {
-			if f.immutable != (modifiers == digestlist.Immutable) {
-				continue
-			}
-			i := slices.IndexFunc(all, func(b digestlist.Block) bool {
-				return b.Modifiers == modifiers && b.Algorithm == f.digest.Algorithm()
-			})
-			if i < 0 {
-				i = len(all)
-				all = append(all, digestlist.Block{Type: t, Modifiers: modifiers, Algorithm: f.digest.Algorithm()})
-			}
-			all[i].Digests = append(all[i].Digests, f.digest)
-		}
-	}
-	return all
-}
-
-func appendTLV(files []foundFile) ([]byte, error) {
-	var l digestlist.TLV
-	for _, f := range files {
-		l.Algorithm = f.digest.Algorithm() // AppendTLV refuses another one among them
-		l.Entries = append(l.Entries, digestlist.TLVEntry{Digest: f.digest, Path: f.path})
-	}
-	return digestlist.AppendTLV(nil, l)
 }
 
 // An output is the directory of lists, and what is known to belong there.
@@ -362,9 +297,9 @@ type output struct {
 	dir    *durable.Dir
 	from   map[string]string // by list name: the package that it was made of
 	merge  bool
-	merged []digestlist.Block // if that is wanted
-	labels map[string]bool    // of all packages that there are, refused ones too
-	lost   int                // packages whose label could not be found out
+	merged []listEntry     // if that is wanted
+	labels map[string]bool // of all packages that there are, refused ones too
+	lost   int             // packages whose label could not be found out
 }
 
 // clash refuses a second package of a list's name, unless its list is the same.
@@ -387,57 +322,33 @@ func (o *output) add(m made) {
 	o.labels[m.label] = true
 	if m.err == nil {
 		o.from[m.name] = m.origin
-		if o.merge {
-			o.merged = append(o.merged, m.blocks...)
-		}
+		o.merged = append(o.merged, m.entries...)
 	}
 }
 
 // writeMerged writes one list of all digests: each once, sorted, so that its
 // bytes depend on what is in it alone.
 func (g *generator) writeMerged(o *output, s *summary) error {
-	if len(o.merged) == 0 {
-		return errEmpty
+	l := list{entries: o.merged}
+	for i := range l.entries {
+		l.entries[i].path = ""
 	}
-	var merged []digestlist.Block
-	for _, b := range o.merged {
-		i := slices.IndexFunc(merged, func(m digestlist.Block) bool {
-			return m.Modifiers == b.Modifiers && m.Algorithm == b.Algorithm
-		})
-		if i < 0 {
-			i = len(merged)
-			merged = append(merged, digestlist.Block{Type: b.Type, Modifiers: b.Modifiers, Algorithm: b.Algorithm})
-		}
-		merged[i].Digests = append(merged[i].Digests, b.Digests...)
-	}
-	slices.SortFunc(merged, func(a, b digestlist.Block) int {
-		if a.Modifiers != b.Modifiers {
-			return int(a.Modifiers) - int(b.Modifiers)
-		}
-		return int(a.Algorithm) - int(b.Algorithm)
+	slices.SortFunc(l.entries, func(a, b listEntry) int {
+		return cmp.Or(cmp.Compare(a.modifiers, b.modifiers), a.digest.Compare(b.digest))
 	})
-	var tlv []foundFile
-	for i := range merged {
-		slices.SortFunc(merged[i].Digests, digest.Digest.Compare)
-		merged[i].Digests = slices.Compact(merged[i].Digests)
-		for _, d := range merged[i].Digests {
-			tlv = append(tlv, foundFile{digest: d})
-		}
+	l.entries = slices.Compact(l.entries)
+	if len(l.entries) == 0 {
+		return errEmpty
 	}
 	name, err := g.name(g.merge)
 	if err != nil {
 		return err
 	}
-	var list []byte
-	if g.fmt == digestlist.FormatTLV {
-		list, err = appendTLV(tlv)
-	} else {
-		list, err = digestlist.AppendCompact(nil, g.parsed.dialect, g.parsed.endian, merged)
-	}
+	b, err := l.append(nil, g.fmt, g.parsed)
 	if err != nil {
 		return err
 	}
-	changed, err := o.dir.Write(name, list)
+	changed, err := o.dir.Write(name, b)
 	s.mergedInto(name, changed)
 	return err
 }
