@@ -31,19 +31,6 @@ func metaPackages(series string) (image, headers string) {
 	return "linux-image-" + series + "-cloud-amd64", "linux-headers-" + series + "-cloud-amd64"
 }
 
-// Kernels fetches the newest kernel of each of the Series.
-func Kernels(ctx context.Context) ([]Kernel, error) {
-	var kernels []Kernel
-	for _, series := range Series {
-		k, err := Fetch(ctx, series)
-		if err != nil {
-			return nil, err
-		}
-		kernels = append(kernels, k)
-	}
-	return kernels, nil
-}
-
 // Fetch finds the newest cloud kernel of a series in apt's package lists, and
 // downloads and unpacks it with its headers, unless that has been done before.
 // Lists that are older than the mirror are renewed once, by root.
