@@ -391,3 +391,45 @@ func TestKeysWithoutFlags(t *testing.T) {
 		t.Errorf("subkey: %v", err)
 	}
 }
+
+// Of several signatures one good one is enough, wherever it stands.
+func TestVerifyFile(t *testing.T) {
+	e, other := rpmtest.NewKey(t, "rsa", nil), rpmtest.NewKey(t, "other", rpmtest.Ed25519)
+	keys := ring(t, e)
+	good, foreign := rpmtest.Sign(t, e, document, signedAt, nil), rpmtest.Sign(t, other, document, signedAt, nil)
+	wrong := rpmtest.Sign(t, e, []byte("something else"), signedAt, nil)
+	armored := func(kind string, b []byte) []byte {
+		var text bytes.Buffer
+		w, err := armor.Encode(&text, kind, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write(b)
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return text.Bytes()
+	}
+	join := func(sigs ...[]byte) []byte { return bytes.Join(sigs, nil) }
+	for name, c := range map[string]struct {
+		file []byte
+		want error
+	}{
+		"binary":                {good, nil},
+		"armored":               {armored("PGP SIGNATURE", good), nil},
+		"after another's":       {join(foreign, good), nil},
+		"before another's":      {join(good, foreign), nil},
+		"another's":             {foreign, ErrUnknownKey},
+		"of something else":     {join(foreign, wrong), ErrBad},
+		"none":                  {nil, ErrMalformed},
+		"armored as a message":  {armored("PGP MESSAGE", good), ErrMalformed},
+		"cut":                   {join(good, good[:20]), ErrMalformed},
+		"too many, good first":  {join(good, bytes.Repeat(foreign, MaxSignatures)), ErrMalformed},
+		"too many, good last":   {join(bytes.Repeat(foreign, MaxSignatures), good), ErrUnknownKey},
+		"just as many, and one": {join(bytes.Repeat(foreign, MaxSignatures-1), good), nil},
+	} {
+		if _, err := keys.VerifyFile(document, c.file, Policy{}); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"slices"
 	"strconv"
@@ -15,15 +14,11 @@ import (
 	"diglim/internal/keyring"
 	"diglim/internal/unpack"
 
-	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
-const (
-	maxRelease    = 32 << 20 // bytes of a Release file; Debian's has 150 KiB
-	maxSignatures = 32       // over one Release file
-)
+// maxRelease is the limit on a Release file in bytes; Debian's has 150 KiB.
+const maxRelease = 32 << 20
 
 // A Release is what a suite says of itself.
 type Release struct {
@@ -162,53 +157,8 @@ func verifyInRelease(b []byte, keys *keyring.Keyring, policy keyring.Policy) ([]
 	if len(bytes.TrimSpace(after)) > 0 {
 		return nil, keyring.Signer{}, fmt.Errorf("%w: %d bytes behind the signed message", keyring.ErrMalformed, len(after))
 	}
-	signer, err := oneOf(block.ArmoredSignature.Body, func(sig []byte) (keyring.Signer, error) {
+	signer, err := keyring.OneOf(block.ArmoredSignature.Body, func(sig []byte) (keyring.Signer, error) {
 		return keys.VerifyText(block.Bytes, sig, policy)
 	})
 	return block.Plaintext, signer, err
-}
-
-// verifyRelease proves a Release file by a file of signatures, armored or not.
-func verifyRelease(b, signatures []byte, keys *keyring.Keyring, policy keyring.Policy) (keyring.Signer, error) {
-	var r io.Reader = bytes.NewReader(signatures)
-	if bytes.HasPrefix(signatures, []byte("-----BEGIN ")) {
-		block, err := armor.Decode(r)
-		if err != nil {
-			return keyring.Signer{}, fmt.Errorf("%w: armor: %w", keyring.ErrMalformed, err)
-		}
-		r = block.Body
-	}
-	return oneOf(r, func(sig []byte) (keyring.Signer, error) { return keys.Verify(b, sig, policy) })
-}
-
-// oneOf tries signatures, packet by packet, until one is good. Archives change
-// keys by signing with the old and the new one.
-func oneOf(r io.Reader, verify func(sig []byte) (keyring.Signer, error)) (keyring.Signer, error) {
-	packets := packet.NewOpaqueReader(io.LimitReader(r, maxRelease))
-	var failed error
-	for range maxSignatures {
-		p, err := packets.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return keyring.Signer{}, fmt.Errorf("%w: %w", keyring.ErrMalformed, err)
-		}
-		var sig bytes.Buffer
-		if err := p.Serialize(&sig); err != nil {
-			return keyring.Signer{}, err
-		}
-		signer, err := verify(sig.Bytes())
-		if err == nil {
-			return signer, nil
-		}
-		// One by a key that is trusted says more than those by others.
-		if failed == nil || errors.Is(failed, keyring.ErrUnknownKey) {
-			failed = err
-		}
-	}
-	if failed == nil {
-		failed = fmt.Errorf("%w: there is none", keyring.ErrMalformed)
-	}
-	return keyring.Signer{}, failed
 }

@@ -226,7 +226,7 @@ func (s *Suite) readRelease(ctx context.Context, dir string, keys *keyring.Keyri
 	case err != nil:
 		return err
 	default:
-		if s.Signer, err = verifyRelease(b, sig, keys, o.Policy); err != nil {
+		if s.Signer, err = keys.VerifyFile(b, sig, o.Policy); err != nil {
 			return fmt.Errorf("%s: %w", s.archive.Where(at("Release.gpg")), err)
 		}
 	}

@@ -116,7 +116,7 @@ func TestDetachedSignature(t *testing.T) {
 		"a key":                {rpmtest.Public(t, key), keyring.ErrMalformed},
 		"cut":                  {binary[:len(binary)-1], keyring.ErrMalformed},
 		"armored nothing":      {[]byte("-----BEGIN PGP SIGNATURE-----\n\n-----END PGP SIGNATURE-----\n"), keyring.ErrMalformed},
-		"too many, good after": {append(bytes.Repeat(rpmtest.Sign(t, other, release, signedAt, nil), maxSignatures), binary...), keyring.ErrUnknownKey},
+		"too many, good after": {append(bytes.Repeat(rpmtest.Sign(t, other, release, signedAt, nil), keyring.MaxSignatures), binary...), keyring.ErrUnknownKey},
 	} {
 		a.write("dists/test/Release.gpg", c.sig)
 		// What is signed, but not well, is not unsigned.

@@ -28,9 +28,6 @@ import (
 	"diglim/internal/unpack"
 	"diglim/internal/wire"
 	"diglim/rpmhdr"
-
-	"github.com/ProtonMail/go-crypto/openpgp/armor"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
 
 // ErrUnsigned says that there is no signature over the list of packages.
@@ -242,58 +239,11 @@ func (r *Repo) verify(ctx context.Context, repomd []byte, keys *keyring.Keyring)
 	if err != nil {
 		return keyring.Signer{}, err
 	}
-	sigs, err := signatures(asc)
+	signer, err := keys.VerifyFile(repomd, asc, r.options.Policy)
 	if err != nil {
 		return keyring.Signer{}, fmt.Errorf("repomd.xml.asc: %w", err)
 	}
-	var failed error
-	for _, sig := range sigs {
-		signer, err := keys.Verify(repomd, sig, r.options.Policy)
-		if err == nil {
-			return signer, nil
-		}
-		if failed == nil {
-			failed = err
-		}
-	}
-	return keyring.Signer{}, fmt.Errorf("repomd.xml.asc: %w", failed)
-}
-
-// maxSignatures bounds the signatures over one file: each costs a public-key
-// operation.
-const maxSignatures = 32
-
-// signatures returns the signature packets in an armored or binary file.
-func signatures(b []byte) ([][]byte, error) {
-	var in io.Reader = bytes.NewReader(b)
-	if bytes.HasPrefix(bytes.TrimSpace(b), []byte("-----BEGIN ")) {
-		block, err := armor.Decode(in)
-		if err != nil {
-			return nil, fmt.Errorf("armor: %w", err)
-		}
-		if block.Type != "PGP SIGNATURE" {
-			return nil, fmt.Errorf("armor: it is a %s", block.Type)
-		}
-		in = block.Body
-	}
-	var sigs [][]byte
-	for packets := packet.NewOpaqueReader(in); ; {
-		p, err := packets.Next()
-		if err == io.EOF && len(sigs) > 0 {
-			return sigs, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", keyring.ErrMalformed, err)
-		}
-		if len(sigs) == maxSignatures {
-			return nil, fmt.Errorf("more than %d signatures", maxSignatures)
-		}
-		var sig bytes.Buffer
-		if err := p.Serialize(&sig); err != nil {
-			return nil, err
-		}
-		sigs = append(sigs, sig.Bytes())
-	}
+	return signer, nil
 }
 
 // readPrimary reads a primary.xml while it comes. Only when all of it has come,
