@@ -24,7 +24,13 @@ type Machine struct {
 	Disk    string // from WriteDisk; the guest writes to it
 	Cmdline string // for the kernel, besides the console
 	TPM     bool   // a new TPM 2.0 with SHA-1 and SHA-256 banks
-	Memory  int    // MiB; 0 is 512
+
+	// SecureBoot starts the kernel by a UEFI firmware that runs only what its
+	// test key has signed, and hands the key on to the kernel. Kernels then
+	// lock themselves down.
+	SecureBoot *TestKey
+
+	Memory int // MiB; 0 is 512
 }
 
 // A Result is what a guest left when it had carried out its plan.
@@ -98,14 +104,20 @@ func boot(ctx context.Context, m Machine, console string) error {
 	if memory == 0 {
 		memory = 512
 	}
-	args := []string{
-		"-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(memory),
-		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:" + console,
-		"-kernel", m.Kernel.image(), "-initrd", m.Initrd,
-		"-append", strings.TrimSpace("console=ttyS0 panic=-1 quiet " + m.Cmdline),
-		"-drive", "if=none,id=disk,format=raw,cache=unsafe,file=" + m.Disk,
-		"-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
+	image, firmware := m.Kernel.image(), []string{"-machine", "q35"}
+	if m.SecureBoot != nil {
+		if image, firmware, err = m.SecureBoot.prepare(ctx, dir, image); err != nil {
+			return err
+		}
 	}
+	args := append(firmware,
+		"-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(memory),
+		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:"+console,
+		"-kernel", image, "-initrd", m.Initrd,
+		"-append", strings.TrimSpace("console=ttyS0 panic=-1 quiet "+m.Cmdline),
+		"-drive", "if=none,id=disk,format=raw,cache=unsafe,file="+m.Disk,
+		"-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
+	)
 	if m.TPM {
 		socket := filepath.Join(dir, "tpm.sock")
 		stop, err := startTPM(ctx, dir, socket)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,4 +116,67 @@ func certificate(t *testing.T, dir string) (der []byte, keyFile, certFile string
 		}
 	}
 	return der, keyFile, certFile
+}
+
+// A machine with Secure Boot loads a module that diglim-gen signed by a key of
+// its firmware, and not one that was changed or that nobody signed.
+func TestKernelLoadsSignedModule(t *testing.T) {
+	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
+		dir, tree := t.TempDir(), t.TempDir()
+		gen := filepath.Join(dir, "diglim-gen")
+		if err := vm.Build(ctx, gen, "diglim/cmd/diglim-gen"); err != nil {
+			t.Fatal(err)
+		}
+		key, err := vm.WriteTestKey(ctx, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unsigned, err := os.ReadFile(buildModule(t, ctx, k).Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		module := filepath.Join(tree, "signed.ko")
+		if err := os.WriteFile(module, unsigned, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.CommandContext(ctx, gen, "sign", "--key", key.Key, "--cert", key.Cert, module).CombinedOutput(); err != nil {
+			t.Fatalf("diglim-gen sign: %v\n%s", err, out)
+		}
+		signed, err := os.ReadFile(module)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := bytes.Clone(signed)
+		changed[bytes.Index(changed, []byte("license=GPL"))] ^= 0x20
+		busybox, err := os.ReadFile("/bin/busybox")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, data := range map[string][]byte{"unsigned.ko": unsigned, "changed.ko": changed, "busybox": busybox} {
+			if err := os.WriteFile(filepath.Join(tree, name), data, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		var p plan.Plan
+		for _, name := range []string{"unsigned", "changed", "signed"} {
+			p.Commands = append(p.Commands, plan.Command{Name: name, Argv: []string{"/busybox", "insmod", "/" + name + ".ko"}})
+		}
+		m := writeMachine(t, ctx, k, p, tree)
+		m.SecureBoot = key
+		r, err := vm.Boot(ctx, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const rejected = int(syscall.EKEYREJECTED) // insmod's exit code is the errno
+		for name, want := range map[string]int{"unsigned": rejected, "changed": rejected, "signed": 0} {
+			if output, exit, err := r.Command(name); err != nil || exit != want {
+				t.Errorf("%s: exit code %d, want %d\n%s%v", name, exit, want, output, err)
+			}
+		}
+		if t.Failed() {
+			log, _ := r.KernelLog()
+			t.Log(log)
+		}
+	})
 }

@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-// programs that the package runs, and the Debian packages that have them.
+// programs that the package runs, and a file that it reads, and the Debian packages that have them.
 var programs = []struct{ name, debian string }{
 	{"qemu-system-x86_64", "qemu-system-x86"},
 	{"swtpm", "swtpm"},
@@ -28,6 +28,9 @@ var programs = []struct{ name, debian string }{
 	{"xz", "xz-utils"},
 	{"make", "make"},
 	{"gcc-12", "gcc-12"},
+	{"openssl", "openssl"},
+	{"sbsign", "sbsigntool"},
+	{"/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd", "ovmf"},
 }
 
 // Require skips the test where a program that the package runs is missing.
@@ -60,8 +63,12 @@ func Missing() []string {
 }
 
 // lookPath finds a program, also in the system directories that a user's PATH
-// leaves out on Debian.
+// leaves out on Debian. A path has to exist.
 func lookPath(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		_, err := os.Stat(name)
+		return name, err
+	}
 	path, err := exec.LookPath(name)
 	if err == nil {
 		return path, nil
