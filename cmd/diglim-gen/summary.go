@@ -61,7 +61,7 @@ func (s *summary) fail(stderr io.Writer, err error) {
 func (s *summary) add(m made, changed bool) {
 	p := packageSummary{Package: m.origin, List: m.name, Digests: m.digests}
 	switch {
-	case m.cached:
+	case m.known != nil:
 		s.Cached++
 		s.Unchanged++
 	case m.list == nil:
