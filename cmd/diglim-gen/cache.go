@@ -39,12 +39,13 @@ type cache struct {
 
 // A cached is one package.
 type cached struct {
-	origin, label string
-	file          rpmfile.Stamp
-	list          listStamp
-	digests       int
-	signed        int64           // seconds since 1970
-	signer        *keyring.Signer // without the time; nil if the package is unsigned
+	origin  string
+	file    rpmfile.Stamp
+	name    string // of the list
+	list    listStamp
+	digests int
+	signed  int64           // seconds since 1970
+	signer  *keyring.Signer // without the time; nil if the package is unsigned
 }
 
 // A listStamp is what changes when a list is touched.
@@ -125,7 +126,7 @@ func (c *cache) parse(text string) error {
 	c.old = make(map[string]*cached, len(packages))
 	for i := range packages {
 		line, text, _ = strings.Cut(text, "\n")
-		if err := packages[i].parse(line, signers); err != nil {
+		if err := packages[i].parse(line, c.prefix, signers); err != nil {
 			return err
 		}
 		c.old[packages[i].origin] = &packages[i]
@@ -159,8 +160,8 @@ func appendSigner(b []byte, s *keyring.Signer) []byte {
 }
 
 // parse reads a line: numbers, of which the last is the signer's, from 1 and 0
-// if there is none, then label and origin, quoted.
-func (p *cached) parse(line string, signers []*keyring.Signer) (err error) {
+// if there is none, then the list's name and origin, quoted.
+func (p *cached) parse(line, prefix string, signers []*keyring.Signer) (err error) {
 	var numbers [9]int64
 	rest := line
 	for i := range numbers {
@@ -170,9 +171,9 @@ func (p *cached) parse(line string, signers []*keyring.Signer) (err error) {
 			return err
 		}
 	}
-	label, origin, _ := strings.Cut(rest, "\t")
-	if p.label, err = strconv.Unquote(label); err != nil {
-		return fmt.Errorf("label %s: %w", label, err)
+	name, origin, _ := strings.Cut(rest, "\t")
+	if p.name, err = strconv.Unquote(name); err != nil || !strings.HasPrefix(p.name, prefix) {
+		return fmt.Errorf("%s is not a list", name)
 	}
 	if p.origin, err = strconv.Unquote(origin); err != nil {
 		return fmt.Errorf("package %s: %w", origin, err)
@@ -194,7 +195,7 @@ func (p *cached) append(b []byte, signer int) []byte {
 		p.list.size, p.list.modified, int64(p.digests), p.signed, int64(signer)} {
 		b = append(strconv.AppendInt(b, n, 10), '\t')
 	}
-	b = append(strconv.AppendQuote(b, p.label), '\t')
+	b = append(strconv.AppendQuote(b, p.name), '\t')
 	return append(strconv.AppendQuote(b, p.origin), '\n')
 }
 
@@ -209,7 +210,7 @@ func (c *cache) split(works []work) (known []*cached, others []work) {
 	for i, w := range works {
 		p := c.old[w.origin]
 		if p != nil && w.stamp != (rpmfile.Stamp{}) && w.stamp == p.file {
-			if list, ok := c.stampOf(p.label); ok && list == p.list {
+			if list, ok := c.stampOf(p.name); ok && list == p.list {
 				known[i] = p
 				continue
 			}
@@ -220,9 +221,9 @@ func (c *cache) split(works []work) (known []*cached, others []work) {
 }
 
 // stampOf stats a list.
-func (c *cache) stampOf(label string) (listStamp, bool) {
+func (c *cache) stampOf(name string) (listStamp, bool) {
 	var st unix.Stat_t
-	err := unix.Fstatat(int(c.output.Fd()), c.prefix+label, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(int(c.output.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return listStamp{}, false
 	}
@@ -231,7 +232,7 @@ func (c *cache) stampOf(label string) (listStamp, bool) {
 
 // made is what became of the package when it was proved.
 func (c *cache) made(p *cached) made {
-	m := made{origin: p.origin, stamp: p.file, label: p.label, name: c.prefix + p.label, known: p, digests: p.digests, unsigned: p.signer == nil}
+	m := made{origin: p.origin, stamp: p.file, label: strings.TrimPrefix(p.name, c.prefix), name: p.name, known: p, digests: p.digests, unsigned: p.signer == nil}
 	if p.signer != nil {
 		m.proof.Signer = *p.signer
 		m.proof.Signer.Time = time.Unix(p.signed, 0)
@@ -252,11 +253,11 @@ func (c *cache) put(m made) {
 		return
 	}
 	c.changed = true
-	list, ok := c.stampOf(m.label)
+	list, ok := c.stampOf(m.name)
 	if !ok {
 		return // then it is proved again the next time
 	}
-	p := &cached{origin: m.origin, label: m.label, file: m.stamp, list: list, digests: m.digests}
+	p := &cached{origin: m.origin, file: m.stamp, name: m.name, list: list, digests: m.digests}
 	if !m.unsigned {
 		signer := m.proof.Signer
 		p.signed, signer.Time = signer.Time.Unix(), time.Time{}

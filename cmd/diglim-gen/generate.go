@@ -146,7 +146,7 @@ func (g *generator) run(cmd *cobra.Command, works []work, problems []error) erro
 // all makes the lists and writes them to the output directory. Its error is
 // one that stops everything.
 func (g *generator) all(works []work, problems []error, stderr io.Writer) (*summary, error) {
-	s := newSummary(g.fmt)
+	s := newSummary(g.fmt, len(works))
 	for _, err := range problems {
 		s.fail(stderr, err)
 	}
@@ -170,7 +170,7 @@ func (g *generator) all(works []work, problems []error, stderr io.Writer) (*summ
 	}))
 	defer stop()
 	progress := newProgress(stderr, len(works))
-	o := &output{dir: dir, merge: g.merge != "", from: map[string]string{}, labels: map[string]bool{}}
+	o := &output{dir: dir, merge: g.merge != "", from: make(map[string]string, len(works)), labels: make(map[string]bool, len(works))}
 	for _, p := range known {
 		var m made
 		if p != nil {
