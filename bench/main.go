@@ -98,7 +98,7 @@ func contenders(pkg []byte, keys *keyring.Keyring) []contender {
 	buf := make([]byte, 64<<10)
 	return []contender{
 		{"diglim: read, check digests, list the files", func() error {
-			p, err := rpmhdr.ReadPackage(bytes.NewReader(pkg), int64(len(pkg)), buf)
+			p, _, err := rpmhdr.ReadPackage(bytes.NewReader(pkg), int64(len(pkg)), buf)
 			if err != nil {
 				return err
 			}
@@ -114,7 +114,7 @@ func contenders(pkg []byte, keys *keyring.Keyring) []contender {
 			return err
 		}},
 		{"diglim: the same, and verify the signature", func() error {
-			p, err := rpmhdr.ReadPackage(bytes.NewReader(pkg), int64(len(pkg)), buf)
+			p, _, err := rpmhdr.ReadPackage(bytes.NewReader(pkg), int64(len(pkg)), buf)
 			if err != nil {
 				return err
 			}

@@ -85,28 +85,35 @@ func ParsePackage(b []byte) (Package, error) {
 // the headers of nine packages of ten.
 const firstRead = 32 << 10
 
+// room is what a buffer has behind a header that is too large to be copied
+// without need: a list ends in the signature that is in front of it here.
+const room = 64 << 10
+
 // ReadPackage reads a package of that many bytes from r, up to the payload. It
 // uses buf if that is large enough, and otherwise allocates what the headers
-// take, never more than the file has.
-func ReadPackage(r io.ReaderAt, size int64, buf []byte) (Package, error) {
+// take, never more than the file has, and room for a signature behind them. It
+// returns the buffer that it used; its first Size bytes are what the Package
+// aliases.
+func ReadPackage(r io.ReaderAt, size int64, buf []byte) (p Package, used []byte, err error) {
 	want := min(size, firstRead)
 	buf = buf[:cap(buf)]
 	for read := 0; ; {
 		if int64(len(buf)) < want {
-			buf = append(make([]byte, 0, want), buf[:read]...)[:want]
+			buf = append(make([]byte, 0, want+room), buf[:read]...)[:want]
 		}
 		n, err := r.ReadAt(buf[read:want], int64(read))
 		read += n
 		if err != nil && !errors.Is(err, io.EOF) {
-			return Package{}, err
+			return Package{}, nil, err
 		}
 		start, end, err := headLayout(buf[:read])
 		if err != nil {
-			return Package{}, err
+			return Package{}, nil, err
 		}
 		need := int64(max(start, end))
 		if end != 0 && end <= read || n == 0 || need > size {
-			return ParsePackage(buf[:read])
+			p, err := ParsePackage(buf[:read])
+			return p, buf, err
 		}
 		want = need
 	}

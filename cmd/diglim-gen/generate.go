@@ -40,6 +40,7 @@ type work struct {
 // proved, or files that the source itself has proved.
 type found struct {
 	rpm *rpmhdr.Package // nil if there is no header
+	own []byte          // what rpm aliases, if it is not used again; else nil
 
 	list  list // what a list of it is to say
 	proof source.Proof
@@ -292,8 +293,7 @@ func (g *generator) encode(m *made, f found) (err error) {
 		if f.rpm == nil {
 			return errors.New("not an RPM package: its list can be compact or tlv")
 		}
-		size := len(f.rpm.Header.Signed()) + len(m.proof.Signature) + modsig.TrailerSize
-		m.list = digestlist.AppendRPM(make([]byte, 0, size), digestlist.RPM{Header: f.rpm.Header, Signature: m.proof.Signature})
+		m.list = rpmList(f, m.proof.Signature)
 		return nil
 	}
 	m.digests = len(f.list.entries)
@@ -304,6 +304,20 @@ func (g *generator) encode(m *made, f found) (err error) {
 		m.list, err = f.list.append(nil, g.fmt, g.parsed)
 	}
 	return err
+}
+
+// rpmList makes an rpm list. In a buffer of its own the header stays where it
+// is: large headers are not in memory twice.
+func rpmList(f found, sig []byte) []byte {
+	l := digestlist.RPM{Header: f.rpm.Header, Signature: sig}
+	header, size := int64(len(l.Header.Signed())), f.rpm.Size
+	if f.own == nil {
+		return digestlist.AppendRPM(make([]byte, 0, int(header)+len(sig)+modsig.TrailerSize), l)
+	}
+	if sig == nil {
+		return f.own[size-header : size]
+	}
+	return modsig.Append(f.own[size-header:size], modsig.Signature{Type: modsig.PGP, Bytes: sig})
 }
 
 // An output is the directory of lists, and what is known to belong there.

@@ -42,7 +42,11 @@ A package that is refused does not stop the others.`,
 // fileWork is the work that one package file is.
 func fileWork(file rpmfile.File) work {
 	return work{origin: file.Path, stamp: file.Stamp, read: func(buf []byte) (found, error) {
-		p, err := file.Read(buf)
-		return found{rpm: &p}, err
+		p, used, err := file.Read(buf)
+		f := found{rpm: &p}
+		if cap(used) > cap(buf) { // it was made for this package, and is nobody else's
+			f.own = used
+		}
+		return f, err
 	}}
 }

@@ -87,23 +87,23 @@ func At(path string) File {
 	}
 }
 
-// Read reads the package up to its payload. It uses buf if that is large
-// enough.
-func (f File) Read(buf []byte) (rpmhdr.Package, error) {
+// Read reads the package up to its payload, as rpmhdr.ReadPackage does: it uses
+// buf if that is large enough, and returns the buffer that it used.
+func (f File) Read(buf []byte) (p rpmhdr.Package, used []byte, err error) {
 	if f.err != nil {
-		return rpmhdr.Package{}, f.err
+		return rpmhdr.Package{}, nil, f.err
 	}
 	if f.mode&unix.S_IFMT != unix.S_IFREG { // opening a pipe would wait for a writer
-		return rpmhdr.Package{}, fmt.Errorf("%s: not a regular file", f.Path)
+		return rpmhdr.Package{}, nil, fmt.Errorf("%s: not a regular file", f.Path)
 	}
 	file, err := os.Open(f.Path)
 	if err != nil {
-		return rpmhdr.Package{}, err
+		return rpmhdr.Package{}, nil, err
 	}
 	defer file.Close()
-	p, err := rpmhdr.ReadPackage(file, f.Stamp.Size, buf)
+	p, used, err = rpmhdr.ReadPackage(file, f.Stamp.Size, buf)
 	if err != nil {
-		return rpmhdr.Package{}, fmt.Errorf("%s: %w", f.Path, err)
+		return rpmhdr.Package{}, nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
-	return p, nil
+	return p, used, nil
 }
