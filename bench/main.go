@@ -38,7 +38,18 @@ type contender struct {
 }
 
 func main() {
-	if err := run(os.Stdout); err != nil {
+	var err error
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == readCommand:
+		err = readPackages(os.Args[2:])
+	case len(os.Args) == 3 && os.Args[1] == statCommand:
+		err = statTwice(os.Args[2])
+	case len(os.Args) > 1:
+		err = fmt.Errorf("usage: %s", os.Args[0])
+	default:
+		err = run(os.Stdout)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(2)
 	}
