@@ -38,7 +38,18 @@ type contender struct {
 }
 
 func main() {
-	if err := run(os.Stdout); err != nil {
+	var err error
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == readCommand:
+		err = readPackages(os.Args[2:])
+	case len(os.Args) == 3 && os.Args[1] == statCommand:
+		err = statTwice(os.Args[2])
+	case len(os.Args) > 1:
+		err = fmt.Errorf("usage: %s", os.Args[0])
+	default:
+		err = run(os.Stdout)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(2)
 	}
@@ -98,7 +109,7 @@ func contenders(pkg []byte, keys *keyring.Keyring) []contender {
 	buf := make([]byte, 64<<10)
 	return []contender{
 		{"diglim: read, check digests, list the files", func() error {
-			p, err := rpmhdr.ReadPackage(bytes.NewReader(pkg), int64(len(pkg)), buf)
+			p, _, err := rpmhdr.ReadPackage(bytes.NewReader(pkg), int64(len(pkg)), buf)
 			if err != nil {
 				return err
 			}
@@ -114,7 +125,7 @@ func contenders(pkg []byte, keys *keyring.Keyring) []contender {
 			return err
 		}},
 		{"diglim: the same, and verify the signature", func() error {
-			p, err := rpmhdr.ReadPackage(bytes.NewReader(pkg), int64(len(pkg)), buf)
+			p, _, err := rpmhdr.ReadPackage(bytes.NewReader(pkg), int64(len(pkg)), buf)
 			if err != nil {
 				return err
 			}

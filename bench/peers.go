@@ -11,7 +11,9 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
+	"diglim/internal/source/rpmfile"
 	"diglim/test/vm"
 	"diglim/test/vm/rpmbuild"
 )
@@ -49,23 +51,103 @@ func peers(ctx context.Context, w io.Writer) error {
 		fmt.Fprintf(w, "no comparison with librpm: %v\n%s", err, out)
 		librpm = ""
 	}
-	ours := []string{"taskset", "-c", "0", gen, "rpm", "--keyring", key, "--jobs", "1", "--output", filepath.Join(dir, "lists")}
-	cache := append(slices.Clone(ours), "--cache", filepath.Join(dir, "cache"))
-	for _, group := range []struct {
-		title    string
-		programs [][]string
-	}{
-		{"signature checked", [][]string{ours, {librpm, "check", db}, {"rpm", "--dbpath", db, "-qp", "--qf", "%{NAME}\n[%{FILEDIGESTS}\n]"}, {"rpmkeys", "--dbpath", db, "-K"}}},
-		{"nothing checked (the first one checks)", [][]string{ours, {"cat"}, {librpm, "trust", db}, {"rpm", "-qp", "--nosignature", "--nodigest", "--qf", "%{NAME}\n[%{FILEDIGESTS}\n]"},
-			{"/usr/bin/python3", "-c", pythonReader}}},
-		{"done before (the first one anew)", [][]string{ours, cache}},
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	links, err := link(dir, files)
+	if err != nil {
+		return err
+	}
+	generate := func(jobs string, more ...string) []string {
+		return append([]string{gen, "rpm", "--keyring", key, "--output", filepath.Join(dir, "lists"), "--jobs", jobs}, more...)
+	}
+	one := func(args []string) []string { return append([]string{"taskset", "-c", "0"}, args...) }
+	cached := generate("1", "--cache", filepath.Join(dir, "cache"))
+	query := []string{"-qp", "--qf", "%{NAME}\n[%{FILEDIGESTS}\n]"}
+	for _, g := range []group{
+		{title: "signature checked, CPU a package", args: files, packages: packages, programs: []program{
+			{"diglim-gen rpm", "", one(generate("1"))},
+			{"librpm", "at least 1.25", []string{librpm, "check", db}},
+			{"rpm -qp", "more than 1", append([]string{"rpm", "--dbpath", db}, query...)},
+			{"rpm -K", "more than 1", []string{"rpmkeys", "--dbpath", db, "-K"}},
+			{"python3-rpm, nothing checked", "more than 1", []string{"/usr/bin/python3", "-c", pythonReader}},
+		}},
+		{title: "no signature checked, CPU a package", args: files, packages: packages, programs: []program{
+			{"cat", "", one([]string{"cat"})},
+			{"diglim: read, check a digest, list the files", "at most 1.2", one([]string{self, readCommand})},
+			{"librpm", "", []string{librpm, "trust", db}},
+			{"rpm -qp", "", append([]string{"rpm", "--nosignature", "--nodigest"}, query...)},
+			{"python3-rpm", "", []string{"/usr/bin/python3", "-c", pythonReader}},
+		}},
+		{title: "done before, CPU a package", args: []string{links}, packages: packages * linked, programs: []program{
+			{"diglim-gen rpm --cache", "at most 5 us", one(cached)},
+			{"list the directory, stat package and list", "", one([]string{self, statCommand})},
+		}},
+		{title: "elapsed time a package", args: files, packages: packages, elapsed: true, programs: []program{
+			{"diglim-gen rpm --jobs 2", "", generate("2")},
+			{"diglim-gen rpm --jobs 1, on one core", "at least 1.7", one(generate("1"))},
+		}},
 	} {
 		fmt.Fprintln(w)
-		if err := comparePrograms(ctx, w, group.title, group.programs, files); err != nil {
+		if err := g.compare(ctx, w); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// linked is how many names each package has where there is hardly anything to
+// do for a package: starting a program takes some milliseconds.
+const linked = 20
+
+// link makes a directory with that many names for each file.
+func link(dir string, files []string) (string, error) {
+	links := filepath.Join(dir, "links")
+	for i := range linked {
+		sub := filepath.Join(links, fmt.Sprint(i))
+		if err := os.MkdirAll(sub, 0o755); err != nil {
+			return "", err
+		}
+		for _, f := range files {
+			if err := os.Link(f, filepath.Join(sub, filepath.Base(f))); err != nil {
+				return "", err
+			}
+		}
+	}
+	return links, nil
+}
+
+// What this program can do instead of comparing, as a program to compare.
+const (
+	readCommand = "read" // packages: parse them, list their files
+	statCommand = "stat" // a directory: stat what is below it twice
+)
+
+// readPackages does what comes before checking a signature.
+func readPackages(files []string) error {
+	buf := make([]byte, 64<<10)
+	for _, path := range files {
+		p, _, err := rpmfile.At(path).Read(buf)
+		if err != nil {
+			return err
+		}
+		for _, err := range p.Header.Files() {
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// statTwice does what a run with a cache cannot do without.
+func statTwice(dir string) error {
+	files, errs := rpmfile.Find([]string{dir})
+	for _, f := range files {
+		rpmfile.At(f.Path)
+	}
+	return errors.Join(errs...)
 }
 
 // pythonReader is what policy tools do: headers, without a look at signatures.
@@ -111,27 +193,49 @@ func copies(ctx context.Context, dir string) ([]string, error) {
 	return files, nil
 }
 
-// comparePrograms lets programs take turns on the files. The first is 1.00.
-func comparePrograms(ctx context.Context, w io.Writer, title string, programs [][]string, files []string) error {
-	programs = slices.DeleteFunc(programs, func(p []string) bool {
-		_, err := exec.LookPath(p[0])
+// A program is one of a group, with what it is given before the packages.
+type program struct {
+	label string
+	asked string // of its ratio, if anything is
+	args  []string
+}
+
+// A group is programs that do the same.
+type group struct {
+	title    string
+	args     []string // what stands for the packages
+	packages int
+	elapsed  bool // time, not CPU time
+	programs []program
+}
+
+// compare lets programs take turns. The first is 1.00.
+func (g group) compare(ctx context.Context, w io.Writer) error {
+	programs := slices.DeleteFunc(g.programs, func(p program) bool {
+		_, err := exec.LookPath(p.args[0])
 		return err != nil
 	})
 	times := make([][]float64, len(programs))
-	for range runs {
+	for round := range runs + 1 { // the first one fills caches, and does not count
 		for i, p := range programs {
-			cmd := exec.CommandContext(ctx, p[0], append(slices.Clone(p[1:]), files...)...)
+			cmd := exec.CommandContext(ctx, p.args[0], append(slices.Clone(p.args[1:]), g.args...)...)
 			var stderr strings.Builder
 			cmd.Stderr = &stderr
+			start := time.Now()
 			if err := cmd.Run(); err != nil {
-				return fmt.Errorf("%v: %w\n%s", p[:2], err, &stderr)
+				return fmt.Errorf("%s: %w\n%s", p.label, err, &stderr)
 			}
-			cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-			times[i] = append(times[i], float64(cpu.Microseconds())/packages)
+			took := time.Since(start)
+			if !g.elapsed {
+				took = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+			}
+			if round > 0 {
+				times[i] = append(times[i], float64(took)/float64(time.Microsecond)/float64(g.packages))
+			}
 		}
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(tw, "%s, CPU a package\tmedian\tspread\tratio\t\n", title)
+	fmt.Fprintf(tw, "%s\tmedian\tspread\tratio\tasked\t\n", g.title)
 	var base float64
 	for i, p := range programs {
 		slices.Sort(times[i])
@@ -139,21 +243,7 @@ func comparePrograms(ctx context.Context, w io.Writer, title string, programs []
 		if i == 0 {
 			base = median
 		}
-		fmt.Fprintf(tw, "%s\t%.0f us\t%.0f-%.0f\t%.2f\t\n", label(p), median, times[i][0], times[i][runs-1], median/base)
+		fmt.Fprintf(tw, "%s\t%.1f us\t%.1f-%.1f\t%.2f\t%s\t\n", p.label, median, times[i][0], times[i][runs-1], median/base, p.asked)
 	}
 	return tw.Flush()
-}
-
-// label is a program with what matters of its arguments.
-func label(p []string) string {
-	words := []string{filepath.Base(p[0])}
-	if p[0] == "taskset" {
-		words, p = []string{"diglim-gen rpm"}, p[4:]
-	}
-	for _, a := range p[1:] {
-		if slices.Contains([]string{"-qp", "-K", "check", "trust", "--nosignature", "--cache"}, a) {
-			words = append(words, a)
-		}
-	}
-	return strings.Join(words, " ")
 }

@@ -60,8 +60,9 @@ func headLayout(b []byte) (start, end int, err error) {
 }
 
 // ParsePackage reads the beginning of a package file, which must reach to the
-// end of the main header; what follows is ignored. The header digests that the
-// signature header carries (SHA-1, SHA-256, SHA3-256) are checked.
+// end of the main header; what follows is ignored. Of the header digests that
+// the signature header carries (SHA3-256, SHA-256, SHA-1) the first is checked;
+// CheckDigests checks the others.
 func ParsePackage(b []byte) (Package, error) {
 	start, end, err := headLayout(b)
 	if err != nil {
@@ -78,59 +79,109 @@ func ParsePackage(b []byte) (Package, error) {
 	if p.Header, err = parse("rpm header", b[start:end], int64(start), tagHeaderImmutable); err != nil {
 		return Package{}, err
 	}
-	return p, p.checkDigests()
+	return p, p.checkDigest()
 }
 
 // firstRead is how much ReadPackage asks for at first, in bytes: enough for
 // the headers of nine packages of ten.
 const firstRead = 32 << 10
 
+// room is what a buffer has behind a header that is too large to be copied
+// without need: a list ends in the signature that is in front of it here.
+const room = 64 << 10
+
 // ReadPackage reads a package of that many bytes from r, up to the payload. It
 // uses buf if that is large enough, and otherwise allocates what the headers
-// take, never more than the file has.
-func ReadPackage(r io.ReaderAt, size int64, buf []byte) (Package, error) {
+// take, never more than the file has, and room for a signature behind them. It
+// returns the buffer that it used; its first Size bytes are what the Package
+// aliases.
+func ReadPackage(r io.ReaderAt, size int64, buf []byte) (p Package, used []byte, err error) {
 	want := min(size, firstRead)
 	buf = buf[:cap(buf)]
 	for read := 0; ; {
 		if int64(len(buf)) < want {
-			buf = append(make([]byte, 0, want), buf[:read]...)[:want]
+			buf = append(make([]byte, 0, want+room), buf[:read]...)[:want]
 		}
 		n, err := r.ReadAt(buf[read:want], int64(read))
 		read += n
 		if err != nil && !errors.Is(err, io.EOF) {
-			return Package{}, err
+			return Package{}, nil, err
 		}
 		start, end, err := headLayout(buf[:read])
 		if err != nil {
-			return Package{}, err
+			return Package{}, nil, err
 		}
 		need := int64(max(start, end))
 		if end != 0 && end <= read || n == 0 || need > size {
-			return ParsePackage(buf[:read])
+			p, err := ParsePackage(buf[:read])
+			return p, buf, err
 		}
 		want = need
 	}
 }
 
-func (p Package) checkDigests() error {
-	for _, c := range []struct {
+// headerDigests returns the digests that the signature header has of the
+// header, the strongest first, and zero for those that it has not.
+func (p Package) headerDigests() (ds [3]digest.Digest, err error) {
+	for i, c := range [...]struct {
 		tag Tag
 		alg digest.Algorithm
-	}{{sigSHA1, digest.SHA1}, {sigSHA256, digest.SHA256}, {sigSHA3_256, digest.SHA3_256}} {
+	}{{sigSHA3_256, digest.SHA3_256}, {sigSHA256, digest.SHA256}, {sigSHA1, digest.SHA1}} {
 		text, err := p.Signatures.text(c.tag)
 		if err != nil {
-			return fmt.Errorf("rpm signature header: %w", err)
+			return ds, fmt.Errorf("rpm signature header: %w", err)
 		}
 		if text == nil {
 			continue
 		}
-		want, err := digest.FromHex(c.alg, text)
-		if err != nil {
-			return fmt.Errorf("rpm signature header: tag %d: %w", c.tag, err)
+		if ds[i], err = digest.FromHex(c.alg, text); err != nil {
+			return ds, fmt.Errorf("rpm signature header: tag %d: %w", c.tag, err)
 		}
-		if got := digest.Sum(c.alg, p.Header.Signed()); got != want {
-			return fmt.Errorf("rpm header: %w: it is %s, the signature header says %s", ErrDigest, got, want)
+	}
+	return ds, nil
+}
+
+// checkDigest checks the strongest header digest that there is.
+func (p Package) checkDigest() error {
+	ds, err := p.headerDigests()
+	if err != nil {
+		return err
+	}
+	for _, d := range ds {
+		if !d.IsZero() {
+			return p.checkAgainst(d)
 		}
+	}
+	return nil
+}
+
+// CheckDigests checks the header digests that parsing has not: all but the
+// strongest. To find damage that one is enough, and a header that nobody signed
+// is no more to be believed with three digests than with one, for they are not
+// signed either. What is to be trusted is held to all of them, as rpm does.
+func (p Package) CheckDigests() error {
+	ds, err := p.headerDigests()
+	if err != nil {
+		return err
+	}
+	checked := false
+	for _, d := range ds {
+		if d.IsZero() {
+			continue
+		}
+		if checked {
+			if err := p.checkAgainst(d); err != nil {
+				return err
+			}
+		}
+		checked = true
+	}
+	return nil
+}
+
+func (p Package) checkAgainst(want digest.Digest) error {
+	if got := digest.Sum(want.Algorithm(), p.Header.Signed()); got != want {
+		return fmt.Errorf("rpm header: %w: it is %s, the signature header says %s", ErrDigest, got, want)
 	}
 	return nil
 }

@@ -247,7 +247,7 @@ func TestTruncatedAtEveryOffset(t *testing.T) {
 		if want := int64(n) < p.Size; (err != nil) != want || want && !errors.Is(err, wire.ErrShort) {
 			t.Errorf("first %d of %d bytes: %v", n, len(good), err)
 		}
-		_, fromFile := rpmhdr.ReadPackage(bytes.NewReader(good), int64(n), nil)
+		_, _, fromFile := rpmhdr.ReadPackage(bytes.NewReader(good), int64(n), nil)
 		if fmt.Sprint(fromFile) != fmt.Sprint(err) {
 			t.Errorf("first %d bytes as a file: %v, as bytes: %v", n, fromFile, err)
 		}
@@ -372,7 +372,7 @@ func TestClaimedSizeIsNotAllocated(t *testing.T) {
 	binary.BigEndian.PutUint32(file[at+12:], rpmhdr.MaxData)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	_, err = rpmhdr.ReadPackage(bytes.NewReader(file), int64(len(file)), nil)
+	_, _, err = rpmhdr.ReadPackage(bytes.NewReader(file), int64(len(file)), nil)
 	runtime.ReadMemStats(&after)
 	if !errors.Is(err, wire.ErrShort) {
 		t.Error(err)
@@ -422,7 +422,7 @@ func FuzzParsePackage(f *testing.F) {
 		if _, err := p.HeaderSignatures(); err == nil {
 			_, _ = p.PayloadSignatures()
 		}
-		again, err := rpmhdr.ReadPackage(bytes.NewReader(b), int64(len(b)), nil)
+		again, _, err := rpmhdr.ReadPackage(bytes.NewReader(b), int64(len(b)), nil)
 		if err != nil || !bytes.Equal(again.Header.Signed(), p.Header.Signed()) || again.Size != p.Size {
 			t.Error("a file is read otherwise than its bytes")
 		}

@@ -48,7 +48,7 @@ func merged(t Tag) (Tag, bool) {
 
 // ParseStored reads a header as an rpm database stores it, and makes of it what
 // it was in the package: Header is the immutable region and nothing else,
-// Signatures is what is left of the signature header. Header digests are
+// Signatures is what is left of the signature header. A header digest is
 // checked, as ParsePackage does. The error of an entry that is a key is ErrKey.
 //
 // When rpm installs a package it adds entries to the header: the signatures,
@@ -109,7 +109,7 @@ func readStored(b []byte) (Package, Header, error) {
 	if p.Signatures, err = h.pick(p.Header.entries(), merged); err != nil {
 		return fail(err)
 	}
-	if err := p.checkDigests(); err != nil {
+	if err := p.checkDigest(); err != nil {
 		return Package{}, Header{}, err
 	}
 	name, err := p.Header.text(tagName)

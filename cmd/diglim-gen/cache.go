@@ -10,13 +10,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	"diglim/digestlist"
 	"diglim/internal/digest"
 	"diglim/internal/durable"
-	"diglim/internal/source"
+	"diglim/internal/keyring"
+	"diglim/internal/source/rpmfile"
+
+	"golang.org/x/sys/unix"
 )
 
 // A cache remembers packages that were proved, by where they lie and by what
@@ -24,38 +25,33 @@ import (
 // trustworthy as the place where it lies: keep it where the lists are kept from
 // being changed too.
 //
-// The file is text: a line that says what it is for, a line a package, and the
-// SHA-256 of all of them, so that a damaged one is noticed.
+// The file is text: a line that says what it is for, a line with the number of
+// signers, a line a signer, a line a package, and the SHA-256 of all of them, so
+// that a damaged one is noticed.
 type cache struct {
 	key     string // keyring and flags that it holds for
-	old     map[string]cached
-	current []string // lines, as they will be saved
-	changed bool     // since it was loaded
+	prefix  string // of the names of lists; what follows is the label
+	output  *os.File
+	old     map[string]*cached // by origin
+	current []*cached
+	changed bool // since it was loaded
 }
 
+// A cached is one package.
 type cached struct {
-	line              string // as it stands in the file
-	stamp, list, size string // size is the list's listStamp
-	proof             source.Proof
-	digests           int
-	unsigned          bool
+	origin  string
+	file    rpmfile.Stamp
+	name    string // of the list
+	list    listStamp
+	digests int
+	signed  int64           // seconds since 1970
+	signer  *keyring.Signer // without the time; nil if the package is unsigned
 }
 
-const cacheMagic = "diglim-gen cache 1"
+// A listStamp is what changes when a list is touched.
+type listStamp struct{ size, modified int64 } // bytes; nanoseconds since 1970
 
-// fileStamp is what changes when a file does: size, times and inode. "" if
-// there is no such file.
-func fileStamp(path string) string {
-	info, err := os.Stat(path)
-	if err != nil {
-		return ""
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return ""
-	}
-	return fmt.Sprintf("%d.%d.%d.%d", info.Size(), info.ModTime().UnixNano(), st.Ctim.Nano(), st.Ino)
-}
+const cacheMagic = "diglim-gen cache 2"
 
 // fingerprint is what a proof depends on besides the package: keys and flags.
 func (g *generator) fingerprint() string {
@@ -67,117 +63,207 @@ func (g *generator) fingerprint() string {
 	return digest.Sum(digest.SHA256, []byte(b.String())).Hex()
 }
 
-// loadCache reads a cache. Its error says why it is of no use, which is no
-// reason to stop: the cache returned is empty then.
-func loadCache(path, key string) (*cache, error) {
-	c := &cache{key: key, old: map[string]cached{}}
+// openCache reads the cache of a run, whose output directory is there. A cache
+// that is of no use is no reason to stop: the reason is said, and the cache is
+// empty then.
+func (g *generator) openCache() (c *cache, useless error, err error) {
+	c = &cache{key: g.fingerprint()}
+	const label = "label"
+	name, err := g.name(label)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.prefix = strings.TrimSuffix(name, label)
+	if c.output, err = os.Open(g.output); err != nil {
+		return nil, nil, err
+	}
+	if useless = c.load(g.cacheIn); useless != nil {
+		c.old = nil
+	}
+	return c, useless, nil
+}
+
+func (c *cache) load(path string) error {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return c, nil
+		return nil
 	}
 	if err != nil {
-		return c, err
+		return err
 	}
 	end := bytes.LastIndexByte(bytes.TrimSuffix(b, []byte("\n")), '\n') + 1
 	if string(bytes.TrimSpace(b[end:])) != digest.Sum(digest.SHA256, b[:end]).Hex() {
-		return c, fmt.Errorf("%s is damaged", path)
+		return fmt.Errorf("%s is damaged", path)
 	}
-	lines := strings.Split(strings.TrimSuffix(string(b[:end]), "\n"), "\n")
+	head, text, _ := strings.Cut(string(b[:end]), "\n")
 	switch {
-	case !strings.HasPrefix(lines[0], cacheMagic+" "):
-		return c, fmt.Errorf("%s is not a cache of this program", path)
-	case lines[0] != cacheMagic+" "+key:
-		return c, fmt.Errorf("%s is of another keyring or other flags", path)
+	case !strings.HasPrefix(head, cacheMagic+" "):
+		return fmt.Errorf("%s is not a cache of this program", path)
+	case head != cacheMagic+" "+c.key:
+		return fmt.Errorf("%s is of another keyring or other flags", path)
 	}
-	for _, line := range lines[1:] {
-		origin, entry, err := parseCached(line)
-		if err != nil {
-			return &cache{key: key, old: map[string]cached{}}, fmt.Errorf("%s: %w", path, err)
+	if err := c.parse(text); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// parse reads the lines behind the first.
+func (c *cache) parse(text string) error {
+	line, text, _ := strings.Cut(text, "\n")
+	n, err := strconv.Atoi(line)
+	if err != nil || n < 0 || n > strings.Count(text, "\n") {
+		return errors.New("no number of signers")
+	}
+	signers := make([]*keyring.Signer, n)
+	for i := range signers {
+		line, text, _ = strings.Cut(text, "\n")
+		if signers[i], err = parseSigner(line); err != nil {
+			return err
 		}
-		c.old[origin] = entry
 	}
-	return c, nil
+	packages := make([]cached, strings.Count(text, "\n"))
+	c.old = make(map[string]*cached, len(packages))
+	for i := range packages {
+		line, text, _ = strings.Cut(text, "\n")
+		if err := packages[i].parse(line, c.prefix, signers); err != nil {
+			return err
+		}
+		c.old[packages[i].origin] = &packages[i]
+	}
+	return nil
 }
 
-// parseCached reads a line: stamp, list, its size, digests, signature time,
-// hash, version, weak, key id, fingerprint, user id and source quoted, origin
-// quoted.
-func parseCached(line string) (origin string, c cached, err error) {
+// parseSigner reads a line: hash, version, weak, key id, fingerprint, user id
+// and source quoted.
+func parseSigner(line string) (*keyring.Signer, error) {
 	f := strings.Split(line, "\t")
-	if len(f) != 13 {
-		return "", c, errors.New("a line without its fields")
+	if len(f) != 7 {
+		return nil, errors.New("a signer without its fields")
 	}
-	c = cached{line: line, stamp: f[0], list: f[1], size: f[2], unsigned: f[9] == ""}
-	var seconds int64
-	var errs [7]error
-	c.digests, errs[0] = strconv.Atoi(f[3])
-	seconds, errs[1] = strconv.ParseInt(f[4], 10, 64)
-	if !c.unsigned {
-		c.proof.Hash, errs[2] = digest.ByName(f[5])
-		c.proof.Version, errs[3] = strconv.Atoi(f[6])
-		c.proof.KeyID, errs[4] = strconv.ParseUint(f[8], 16, 64)
-	}
-	c.proof.Signer.Time, c.proof.Weak, c.proof.Fingerprint = time.Unix(seconds, 0), f[7] == "weak", f[9]
-	c.proof.UserID, errs[5] = strconv.Unquote(f[10])
-	c.proof.Source, errs[6] = strconv.Unquote(f[11])
-	origin, err = strconv.Unquote(f[12])
-	return origin, c, errors.Join(append(errs[:], err)...)
+	s := &keyring.Signer{Weak: f[2] == "weak", Fingerprint: f[4]}
+	var errs [5]error
+	s.Hash, errs[0] = digest.ByName(f[0])
+	s.Version, errs[1] = strconv.Atoi(f[1])
+	s.KeyID, errs[2] = strconv.ParseUint(f[3], 16, 64)
+	s.UserID, errs[3] = strconv.Unquote(f[5])
+	s.Source, errs[4] = strconv.Unquote(f[6])
+	return s, errors.Join(errs[:]...)
 }
 
-// get fills m from the cache, if the package is as it was and its list is
-// where it was put. A nil cache has nothing.
-func (c *cache) get(m *made, output string) bool {
-	if c == nil || m.stamp == "" {
-		return false
+func appendSigner(b []byte, s *keyring.Signer) []byte {
+	weak := "strong"
+	if s.Weak {
+		weak = "weak"
 	}
-	e, ok := c.old[m.origin]
-	if !ok || e.stamp != m.stamp {
-		return false
+	return fmt.Appendf(b, "%s\t%d\t%s\t%x\t%s\t%q\t%q\n", s.Hash, s.Version, weak, s.KeyID, s.Fingerprint, s.UserID, s.Source)
+}
+
+// parse reads a line: numbers, of which the last is the signer's, from 1 and 0
+// if there is none, then the list's name and origin, quoted.
+func (p *cached) parse(line, prefix string, signers []*keyring.Signer) (err error) {
+	var numbers [9]int64
+	rest := line
+	for i := range numbers {
+		var field string
+		field, rest, _ = strings.Cut(rest, "\t")
+		if numbers[i], err = strconv.ParseInt(field, 10, 64); err != nil {
+			return err
+		}
 	}
-	info, err := os.Lstat(filepath.Join(output, e.list))
-	if err != nil || !info.Mode().IsRegular() || listStamp(info) != e.size {
-		return false
+	name, origin, _ := strings.Cut(rest, "\t")
+	if p.name, err = strconv.Unquote(name); err != nil || !strings.HasPrefix(p.name, prefix) {
+		return fmt.Errorf("%s is not a list", name)
 	}
-	name, _, err := digestlist.KnownName(e.list)
-	if err != nil {
-		return false
+	if p.origin, err = strconv.Unquote(origin); err != nil {
+		return fmt.Errorf("package %s: %w", origin, err)
 	}
-	m.cached = true
-	m.label, m.name, m.digests, m.proof, m.unsigned = name.Label, e.list, e.digests, e.proof, e.unsigned
-	return true
+	p.file = rpmfile.Stamp{Size: numbers[0], Modified: numbers[1], Changed: numbers[2], Inode: uint64(numbers[3])}
+	p.list = listStamp{numbers[4], numbers[5]}
+	p.digests, p.signed = int(numbers[6]), numbers[7]
+	switch n := numbers[8]; {
+	case n < 0 || n > int64(len(signers)):
+		return fmt.Errorf("signer %d of %d", n, len(signers))
+	case n > 0:
+		p.signer = signers[n-1]
+	}
+	return nil
+}
+
+func (p *cached) append(b []byte, signer int) []byte {
+	for _, n := range [...]int64{p.file.Size, p.file.Modified, p.file.Changed, int64(p.file.Inode),
+		p.list.size, p.list.modified, int64(p.digests), p.signed, int64(signer)} {
+		b = append(strconv.AppendInt(b, n, 10), '\t')
+	}
+	b = append(strconv.AppendQuote(b, p.name), '\t')
+	return append(strconv.AppendQuote(b, p.origin), '\n')
+}
+
+// split looks works up. It returns for each what is known of it, if the package
+// is as it was and its list is where it was put, and the works of which nothing
+// is known. A nil cache knows nothing.
+func (c *cache) split(works []work) (known []*cached, others []work) {
+	known = make([]*cached, len(works))
+	if c == nil || len(c.old) == 0 {
+		return known, works
+	}
+	for i, w := range works {
+		p := c.old[w.origin]
+		if p != nil && w.stamp != (rpmfile.Stamp{}) && w.stamp == p.file {
+			if list, ok := c.stampOf(p.name); ok && list == p.list {
+				known[i] = p
+				continue
+			}
+		}
+		others = append(others, w)
+	}
+	return known, others
+}
+
+// stampOf stats a list.
+func (c *cache) stampOf(name string) (listStamp, bool) {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(c.output.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return listStamp{}, false
+	}
+	return listStamp{st.Size, st.Mtim.Nano()}, true
+}
+
+// made is what became of the package when it was proved.
+func (c *cache) made(p *cached) made {
+	m := made{origin: p.origin, stamp: p.file, label: strings.TrimPrefix(p.name, c.prefix), name: p.name, known: p, digests: p.digests, unsigned: p.signer == nil}
+	if p.signer != nil {
+		m.proof.Signer = *p.signer
+		m.proof.Signer.Time = time.Unix(p.signed, 0)
+	}
+	return m
 }
 
 // put remembers a package whose list is in place.
-func (c *cache) put(m made, output string) {
-	if c == nil || m.stamp == "" {
+func (c *cache) put(m made) {
+	if c == nil || m.stamp == (rpmfile.Stamp{}) {
 		return
 	}
-	if m.cached {
-		c.current = append(c.current, c.old[m.origin].line)
+	if m.known != nil {
+		c.current = append(c.current, m.known)
 		return
 	}
 	if m.list == nil {
 		return
 	}
 	c.changed = true
-	info, err := os.Lstat(filepath.Join(output, m.name))
-	if err != nil {
+	list, ok := c.stampOf(m.name)
+	if !ok {
 		return // then it is proved again the next time
 	}
-	weak := "strong"
-	if m.proof.Weak {
-		weak = "weak"
+	p := &cached{origin: m.origin, file: m.stamp, name: m.name, list: list, digests: m.digests}
+	if !m.unsigned {
+		signer := m.proof.Signer
+		p.signed, signer.Time = signer.Time.Unix(), time.Time{}
+		p.signer = &signer
 	}
-	c.current = append(c.current, strings.Join([]string{
-		m.stamp, m.name, listStamp(info), strconv.Itoa(m.digests),
-		strconv.FormatInt(m.proof.Time.Unix(), 10), m.proof.Hash.String(), strconv.Itoa(m.proof.Version), weak,
-		strconv.FormatUint(m.proof.KeyID, 16), m.proof.Fingerprint, strconv.Quote(m.proof.UserID), strconv.Quote(m.proof.Source), strconv.Quote(m.origin),
-	}, "\t"))
-}
-
-// listStamp is what changes when a list is touched.
-func listStamp(info fs.FileInfo) string {
-	return fmt.Sprintf("%d.%d", info.Size(), info.ModTime().UnixNano())
+	c.current = append(c.current, p)
 }
 
 // save writes the cache of this run.
@@ -185,16 +271,34 @@ func (c *cache) save(path string) error {
 	if !c.changed && len(c.current) == len(c.old) {
 		return nil
 	}
-	slices.Sort(c.current)
-	text := cacheMagic + " " + c.key + "\n" + strings.Join(c.current, "\n")
-	if len(c.current) > 0 {
-		text += "\n"
+	slices.SortFunc(c.current, func(a, b *cached) int { return strings.Compare(a.origin, b.origin) })
+	numbers := map[keyring.Signer]int{}
+	var signers, packages []byte
+	for _, p := range c.current {
+		n := 0
+		if p.signer != nil {
+			if n = numbers[*p.signer]; n == 0 {
+				n = len(numbers) + 1
+				numbers[*p.signer] = n
+				signers = appendSigner(signers, p.signer)
+			}
+		}
+		packages = p.append(packages, n)
 	}
-	text += digest.Sum(digest.SHA256, []byte(text)).Hex() + "\n"
+	text := fmt.Appendf(nil, "%s %s\n%d\n%s%s", cacheMagic, c.key, len(numbers), signers, packages)
+	text = fmt.Appendf(text, "%s\n", digest.Sum(digest.SHA256, text).Hex())
 	dir, err := durable.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
-	_, err = dir.Write(filepath.Base(path), []byte(text))
+	_, err = dir.Write(filepath.Base(path), text)
 	return errors.Join(err, dir.Close())
+}
+
+// close ends the cache's use of the output directory. A nil cache has none.
+func (c *cache) close() error {
+	if c == nil {
+		return nil
+	}
+	return c.output.Close()
 }

@@ -12,6 +12,7 @@ import (
 	"diglim/digestlist"
 	"diglim/internal/corpus"
 	"diglim/internal/keyring"
+	"diglim/internal/source/rpmfile"
 )
 
 // Every package of the corpus gives a list, or is refused for a stated reason.
@@ -25,7 +26,7 @@ func TestCorpus(t *testing.T) {
 	var rows []string
 	for path, what := range manifest {
 		file := corpus.Path(t, path)
-		strict, weak := prover(keys, false).one(fileWork(file), nil), prover(keys, true).one(fileWork(file), nil)
+		strict, weak := prover(keys, false).one(fileWork(rpmfile.At(file)), nil), prover(keys, true).one(fileWork(rpmfile.At(file)), nil)
 		checkAgainstGPG(t, path, what, strict, weak)
 		row := filepath.Base(path) + "\t" + describe(strict, file)
 		if strict.err != nil && weak.err == nil {
@@ -88,7 +89,7 @@ func TestHostileKeys(t *testing.T) {
 			t.Errorf("%s: %v", c.key, err)
 			continue
 		}
-		if r := prover(keys, false).one(fileWork(corpus.Path(t, "rpm", c.pkg)), nil); !errors.Is(r.err, c.want) {
+		if r := prover(keys, false).one(fileWork(rpmfile.At(corpus.Path(t, "rpm", c.pkg))), nil); !errors.Is(r.err, c.want) {
 			t.Errorf("%s with %s: %v, want %v", c.pkg, c.key, r.err, c.want)
 		}
 	}

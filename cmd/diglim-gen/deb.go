@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -18,6 +19,10 @@ import (
 
 	"github.com/spf13/cobra"
 )
+
+// indexMemory is the soft limit on memory in bytes while indices are read.
+// Those of Debian 12 take some 30 MB.
+const indexMemory = 40 << 20
 
 func debCommand() *cobra.Command {
 	var g generator
@@ -66,7 +71,12 @@ Debian's headers have no digests to hand on: the lists are compact or tlv.`,
 			return errors.New("one archive at a time, or package files")
 		}
 		src.Location = args[0]
+		// An index is read in one go, and leaves much garbage behind: rather collect
+		// it more often than let the process grow by it.
+		limit := debug.SetMemoryLimit(-1)
+		debug.SetMemoryLimit(min(limit, indexMemory))
 		suite, err := deb.Open(ctx, src, g.keys, o)
+		debug.SetMemoryLimit(limit)
 		if err != nil {
 			return &cli.ExitError{Code: codeFor(err), Err: err}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"runtime"
 	"slices"
@@ -14,7 +15,9 @@ import (
 	"diglim/internal/cli"
 	"diglim/internal/durable"
 	"diglim/internal/keyring"
+	"diglim/internal/modsig"
 	"diglim/internal/source"
+	"diglim/internal/source/rpmfile"
 	"diglim/rpmhdr"
 
 	"github.com/spf13/cobra"
@@ -28,8 +31,8 @@ var (
 
 // A work is one package, before anything of it has been read.
 type work struct {
-	origin string // in messages: a path, or what the source calls it
-	stamp  string // changes whenever the package does; "" if that cannot be told
+	origin string        // in messages: a path, or what the source calls it
+	stamp  rpmfile.Stamp // zero if nothing tells when the package changes
 	read   func(buf []byte) (found, error)
 }
 
@@ -37,6 +40,7 @@ type work struct {
 // proved, or files that the source itself has proved.
 type found struct {
 	rpm *rpmhdr.Package // nil if there is no header
+	own []byte          // what rpm aliases, if it is not used again; else nil
 
 	list  list // what a list of it is to say
 	proof source.Proof
@@ -44,16 +48,17 @@ type found struct {
 
 // A made is what became of one package.
 type made struct {
-	origin, stamp string
-	label         string      // known even of most packages that are refused
-	name          string      // of the list
-	list          []byte      // nil if there is nothing to write
-	cached        bool        // the cache vouches for the list that is there
-	entries       []listEntry // for --merge
-	digests       int
-	proof         source.Proof // zero if the package is unsigned and that is allowed
-	unsigned      bool
-	err           error
+	origin   string
+	stamp    rpmfile.Stamp
+	label    string      // known even of most packages that are refused
+	name     string      // of the list
+	list     []byte      // nil if there is nothing to write
+	known    *cached     // the cache vouches for the list that is there
+	entries  []listEntry // for --merge
+	digests  int
+	proof    source.Proof // zero if the package is unsigned and that is allowed
+	unsigned bool
+	err      error
 }
 
 // A generator makes lists of packages, whatever source they come from.
@@ -142,30 +147,42 @@ func (g *generator) run(cmd *cobra.Command, works []work, problems []error) erro
 // all makes the lists and writes them to the output directory. Its error is
 // one that stops everything.
 func (g *generator) all(works []work, problems []error, stderr io.Writer) (*summary, error) {
-	s := newSummary(g.fmt)
+	s := newSummary(g.fmt, len(works))
 	for _, err := range problems {
 		s.fail(stderr, err)
-	}
-	if g.cacheIn != "" {
-		var err error
-		if g.cache, err = loadCache(g.cacheIn, g.fingerprint()); err != nil {
-			fmt.Fprintf(stderr, "warning: cache: %v: everything is proved anew\n", err)
-		}
 	}
 	dir, err := durable.Open(g.output)
 	if err != nil {
 		return nil, err
 	}
-	results := inOrder(works, g.jobs, func() func(work) made {
+	if g.cacheIn != "" {
+		var useless error
+		if g.cache, useless, err = g.openCache(); err != nil {
+			return nil, err
+		}
+		if useless != nil {
+			fmt.Fprintf(stderr, "warning: cache: %v: everything is proved anew\n", useless)
+		}
+	}
+	known, others := g.cache.split(works)
+	next, stop := iter.Pull(inOrder(others, g.jobs, func() func(work) made {
 		buf := make([]byte, 64<<10)
 		return func(w work) made { return g.one(w, buf) }
-	})
+	}))
+	defer stop()
 	progress := newProgress(stderr, len(works))
-	o := &output{dir: dir, merge: g.merge != "", from: map[string]string{}, labels: map[string]bool{}}
-	for m := range results {
+	o := &output{dir: dir, merge: g.merge != "", from: make(map[string]string, len(works)), labels: make(map[string]bool, len(works))}
+	for _, p := range known {
+		var m made
+		if p != nil {
+			m = g.cache.made(p)
+		} else {
+			m, _ = next() // there is one for each
+		}
 		progress.step()
+		written := false
 		if m.err == nil && !o.merge {
-			m.err = o.clash(m)
+			written, m.err = o.clash(m)
 		}
 		o.add(m)
 		if m.err != nil {
@@ -175,13 +192,13 @@ func (g *generator) all(works []work, problems []error, stderr io.Writer) (*summ
 			continue
 		}
 		changed := false
-		if m.list != nil && g.merge == "" {
+		if m.list != nil && g.merge == "" && !written {
 			if changed, err = dir.Write(m.name, m.list); err != nil {
 				// A full or read-only disk: the next list would fail as well.
 				return nil, errors.Join(err, dir.Close())
 			}
 		}
-		g.cache.put(m, g.output)
+		g.cache.put(m)
 		s.add(m, changed)
 	}
 	progress.clear()
@@ -194,15 +211,12 @@ func (g *generator) all(works []work, problems []error, stderr io.Writer) (*summ
 	if err == nil && g.cache != nil {
 		err = g.cache.save(g.cacheIn)
 	}
-	return s, errors.Join(err, dir.Close())
+	return s, errors.Join(err, dir.Close(), g.cache.close())
 }
 
 // one makes the list of one package. It uses buf if that is large enough.
 func (g *generator) one(w work, buf []byte) made {
 	m := made{origin: w.origin, stamp: w.stamp}
-	if g.cache.get(&m, g.output) {
-		return m
-	}
 	if err := g.make(w, &m, buf); err != nil {
 		m.err = err
 		if !strings.HasPrefix(err.Error(), w.origin) {
@@ -279,7 +293,7 @@ func (g *generator) encode(m *made, f found) (err error) {
 		if f.rpm == nil {
 			return errors.New("not an RPM package: its list can be compact or tlv")
 		}
-		m.list = digestlist.AppendRPM(nil, digestlist.RPM{Header: f.rpm.Header, Signature: m.proof.Signature})
+		m.list = rpmList(f, m.proof.Signature)
 		return nil
 	}
 	m.digests = len(f.list.entries)
@@ -292,6 +306,20 @@ func (g *generator) encode(m *made, f found) (err error) {
 	return err
 }
 
+// rpmList makes an rpm list. In a buffer of its own the header stays where it
+// is: large headers are not in memory twice.
+func rpmList(f found, sig []byte) []byte {
+	l := digestlist.RPM{Header: f.rpm.Header, Signature: sig}
+	header, size := int64(len(l.Header.Signed())), f.rpm.Size
+	if f.own == nil {
+		return digestlist.AppendRPM(make([]byte, 0, int(header)+len(sig)+modsig.TrailerSize), l)
+	}
+	if sig == nil {
+		return f.own[size-header : size]
+	}
+	return modsig.Append(f.own[size-header:size], modsig.Signature{Type: modsig.PGP, Bytes: sig})
+}
+
 // An output is the directory of lists, and what is known to belong there.
 type output struct {
 	dir    *durable.Dir
@@ -302,17 +330,18 @@ type output struct {
 	lost   int             // packages whose label could not be found out
 }
 
-// clash refuses a second package of a list's name, unless its list is the same.
-func (o *output) clash(m made) error {
+// clash refuses a second package of a list's name, unless its list is the same,
+// which is then written already.
+func (o *output) clash(m made) (written bool, err error) {
 	other, taken := o.from[m.name]
 	if !taken || m.list == nil {
-		return nil
+		return false, nil
 	}
 	same, err := o.dir.Holds(m.name, m.list)
 	if err == nil && !same {
 		err = fmt.Errorf("%s: %w %s: %s", m.origin, errClash, m.name, other)
 	}
-	return err
+	return same, err
 }
 
 func (o *output) add(m made) {

@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"diglim-gen": main})
+	testscript.Main(m, map[string]func(){"diglim-gen": main, peakCommand: peakMain})
 }
 
 // fixtures are the packages and keys that every script starts with, as files

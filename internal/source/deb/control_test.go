@@ -38,7 +38,7 @@ func TestLines(t *testing.T) {
 		var failed error
 		for l, err := range lines(strings.NewReader(c.text)) {
 			if failed = err; err == nil {
-				got = append(got, want(l))
+				got = append(got, want{l.number, l.field, l.value(), l.continues})
 			}
 		}
 		if (failed == nil) != (c.err == "") || failed != nil && !strings.Contains(failed.Error(), c.err) {

@@ -60,7 +60,7 @@ func configured(t *testing.T) []Source {
 				t.Fatalf("%s: %v", file, err)
 			}
 			if l.field != "" {
-				fields[l.field] = append(fields[l.field], strings.Fields(l.value)...)
+				fields[l.field] = append(fields[l.field], strings.Fields(l.value())...)
 				continue
 			}
 			if slices.Contains(fields["signed-by"], debianKeyring) && slices.Contains(fields["types"], "deb") {

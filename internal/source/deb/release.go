@@ -81,29 +81,29 @@ func (r *Release) set(l line) (err error) {
 	}
 	switch l.field {
 	case "origin":
-		r.Origin = l.value
+		r.Origin = l.value()
 	case "label":
-		r.Label = l.value
+		r.Label = l.value()
 	case "suite":
-		r.Suite = l.value
+		r.Suite = l.value()
 	case "codename":
-		r.Codename = l.value
+		r.Codename = l.value()
 	case "version":
-		r.Version = l.value
+		r.Version = l.value()
 	case "date":
-		r.Date, err = parseTime(l.value)
+		r.Date, err = parseTime(l.value())
 	case "valid-until":
-		r.ValidUntil, err = parseTime(l.value)
+		r.ValidUntil, err = parseTime(l.value())
 	case "components":
-		r.Components = strings.Fields(l.value)
+		r.Components = strings.Fields(l.value())
 	case "architectures":
-		r.Architectures = strings.Fields(l.value)
+		r.Architectures = strings.Fields(l.value())
 	case "acquire-by-hash":
-		r.byHash = l.value == "yes"
+		r.byHash = l.value() == "yes"
 	case "no-support-for-architecture-all":
-		r.allSeparate = !slices.Contains(strings.Fields(l.value), "Packages")
+		r.allSeparate = !slices.Contains(strings.Fields(l.value()), "Packages")
 	case "sha256":
-		return r.addIndex(l.value)
+		return r.addIndex(l.value())
 	}
 	return err
 }
