@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -124,8 +125,29 @@ func hasContent(path string, data []byte) (bool, error) {
 	if info.Size() != int64(len(data)) {
 		return false, nil
 	}
-	old, err := os.ReadFile(path)
-	return bytes.Equal(old, data), err
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	// In pieces: a large file is not to be in memory twice.
+	piece := make([]byte, min(len(data), 32<<10))
+	for len(data) > 0 {
+		n, err := io.ReadFull(f, piece[:min(len(data), len(piece))])
+		if err != nil || !bytes.Equal(piece[:n], data[:n]) {
+			return false, ignoreEOF(err)
+		}
+		data = data[n:]
+	}
+	return true, nil
+}
+
+// ignoreEOF returns nil for a file that became shorter: its content is another.
+func ignoreEOF(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
 }
 
 func ignoreNotExist(err error) error {
