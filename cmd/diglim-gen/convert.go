@@ -47,11 +47,11 @@ The new name follows the rules of the interface that reads the list.`,
 	c.trust.flags(cmd)
 	to.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&from.dialect, "from-dialect", "v3", "dialect of the compact lists to convert: v3 or openeuler")
+	f.StringVar(&from.dialect, "from-dialect", "v3", "dialect of the compact lists to convert: v3, openeuler or bpf")
 	f.StringVar(&from.endian, "from-endian", "", "byte order of the compact lists to convert: little or big")
 	f.StringArrayVar(&certs, "cert", nil, "trust the certificates in this `file` as signers of compact and tlv lists (repeatable)")
 	f.StringVar(&format, "to", "", "format to convert to: compact or tlv")
-	f.StringVar(&kind, "names", "", "name the lists for diglim, openeuler or digest-cache (default: by format and dialect)")
+	f.StringVar(&kind, "names", "", "name the lists for diglim, openeuler, bpf or digest-cache (default: by format and dialect)")
 	f.StringVarP(&output, "output", "o", "", "write the lists to this `directory`")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var err error
@@ -138,6 +138,8 @@ func namesFor(kind string, f digestlist.Format, d digestlist.Dialect) (digestlis
 		return digestlist.InterfaceDigestCache, nil
 	case d == digestlist.OpenEuler:
 		return digestlist.InterfaceOpenEuler, nil
+	case d == digestlist.BPF:
+		return digestlist.InterfaceBPF, nil
 	}
 	return digestlist.InterfaceDIGLIM, nil
 }

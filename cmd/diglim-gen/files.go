@@ -26,13 +26,15 @@ the uploader itself (--type parser), of modules that were built here, of what is
 in an initramfs image (--initramfs), of anything. Nobody signs such a list but
 you: see "sign".
 
-With --fsverity nothing is written: the files' fs-verity digests are printed, as
+With --type verity the digests are those that the kernel has of files under
+fs-verity, which cost it no reading; only the gate of diglim-upload knows such
+lists. With --fsverity nothing is written: the files' fs-verity digests are printed, as
 "fsverity digest" prints them.`,
 	}
 	g.flags(cmd, "compact")
 	f := cmd.Flags()
 	f.StringVar(&label, "label", "", "what the list is called after its format")
-	f.StringVar(&typ, "type", "file", "what the digests are of: file, or parser for programs that may upload lists")
+	f.StringVar(&typ, "type", "file", "what the digests are of: file, parser for programs that may upload lists, or verity for files under fs-verity (dialect bpf)")
 	f.StringVar(&alg, "algorithm", "sha256", "hash algorithm")
 	f.BoolVar(&initramfs, "initramfs", false, "the files are initramfs images: list what is in them")
 	f.BoolVar(&zero, "zero-page", false, "list a 4 KiB page of zeros, too, which some loaders map")
@@ -54,12 +56,18 @@ With --fsverity nothing is written: the files' fs-verity digests are printed, as
 		if g.listType, err = digestlist.ParseType(typ); err != nil {
 			return err
 		}
+		read := plain.Read
+		if g.listType == digestlist.Verity {
+			if read = plain.ReadVerity; initramfs || zero {
+				return errors.New("nothing in an initramfs is under fs-verity, and no page of zeros")
+			}
+		}
 		g.trust.allowUnsigned = true // nobody signed them; there is nothing to trust
 		if err := g.prepare(cmd.ErrOrStderr()); err != nil {
 			return err
 		}
 		return g.run(cmd, []work{{origin: strings.Join(args, " "), read: func([]byte) (found, error) {
-			files, err := readPlain(args, a, initramfs)
+			files, err := readPlain(args, a, initramfs, read)
 			entries := plainFiles(files, g.listType)
 			if zero {
 				entries = append(entries, listEntry{typ: g.listType, modifiers: digestlist.Immutable, digest: plain.ZeroPage(a)})
@@ -74,7 +82,7 @@ With --fsverity nothing is written: the files' fs-verity digests are printed, as
 }
 
 // readPlain hashes files and what is below directories, or what is in images.
-func readPlain(args []string, alg digest.Algorithm, images bool) ([]plain.File, error) {
+func readPlain(args []string, alg digest.Algorithm, images bool, read func(string, digest.Algorithm) (plain.File, error)) ([]plain.File, error) {
 	if images {
 		var all []plain.File
 		for _, path := range args {
@@ -96,7 +104,7 @@ func readPlain(args []string, alg digest.Algorithm, images bool) ([]plain.File, 
 	}
 	var all []plain.File
 	for _, path := range paths {
-		f, err := plain.Read(path, alg)
+		f, err := read(path, alg)
 		if err != nil {
 			return nil, err
 		}
@@ -108,12 +116,12 @@ func readPlain(args []string, alg digest.Algorithm, images bool) ([]plain.File, 
 func printVerity(cmd *cobra.Command, args []string, alg digest.Algorithm) error {
 	paths, errs := plain.Find(args)
 	for _, path := range paths {
-		d, err := plain.ReadVerity(path, alg)
+		f, err := plain.ReadVerity(path, alg)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", d, cli.Text(path)); err != nil {
+		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", f.Digest, cli.Text(path)); err != nil {
 			return err
 		}
 	}

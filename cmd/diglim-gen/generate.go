@@ -90,7 +90,7 @@ func (g *generator) flags(cmd *cobra.Command, format string) {
 	f := cmd.Flags()
 	f.StringVarP(&g.output, "output", "o", ".", "write the lists to this `directory`")
 	f.StringVar(&g.format, "format", format, "format of the lists: rpm, compact or tlv")
-	f.StringVar(&g.names, "names", "", "name lists as this `interface` wants it: diglim, openeuler or digest-cache")
+	f.StringVar(&g.names, "names", "", "name lists as this `interface` wants it: diglim, openeuler, bpf or digest-cache")
 	f.StringVar(&g.choose, "select", "all", "list all files, or executable: those that are never changed")
 	f.StringVar(&g.merge, "merge", "", "make one list of everything, with this `label`")
 	f.BoolVar(&g.prune, "prune", false, "remove lists in the output directory whose package is gone")

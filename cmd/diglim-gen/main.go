@@ -85,7 +85,7 @@ type layout struct {
 type layoutFlags struct{ dialect, endian string }
 
 func (l *layoutFlags) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&l.dialect, "dialect", "v3", "dialect of compact lists: v3 (DIGLIM v3) or openeuler")
+	cmd.Flags().StringVar(&l.dialect, "dialect", "v3", "dialect of compact lists: v3 (DIGLIM v3), openeuler or bpf (the gate)")
 	cmd.Flags().StringVar(&l.endian, "endian", "", "byte order of compact lists in dialect openeuler, which is that of the machine that reads them: little or big")
 }
 

@@ -118,17 +118,17 @@ func Read(path string, alg digest.Algorithm) (File, error) {
 }
 
 // ReadVerity reads a file and returns its fs-verity digest, as Verity does.
-func ReadVerity(path string, alg digest.Algorithm) (digest.Digest, error) {
+func ReadVerity(path string, alg digest.Algorithm) (File, error) {
 	f, info, err := open(path)
 	if err != nil {
-		return digest.Digest{}, err
+		return File{}, err
 	}
 	defer f.Close()
 	d, err := Verity(f, alg)
 	if err != nil {
-		return digest.Digest{}, fmt.Errorf("%s: %w", path, err)
+		return File{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return d, unchanged(f, info)
+	return File{path, mode(info.Mode()), info.Size(), d}, unchanged(f, info)
 }
 
 func open(path string) (*os.File, fs.FileInfo, error) {

@@ -209,11 +209,11 @@ func TestVerityAsFsverity(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := ReadVerity(path, alg)
+			file, err := ReadVerity(path, alg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := fmt.Sprintf("%s %s\n", d, path); got != string(out) {
+			if got := fmt.Sprintf("%s %s\n", file.Digest, path); got != string(out) {
 				t.Errorf("%d bytes: %s, fsverity: %s", size, got, out)
 			}
 		}
