@@ -12,6 +12,7 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/cli"
+	"diglim/internal/cobracli"
 	"diglim/internal/durable"
 	"diglim/internal/keyring"
 	"diglim/internal/source"
@@ -129,7 +130,7 @@ func (g *generator) run(cmd *cobra.Command, works []work, problems []error) erro
 		return err
 	}
 	if g.jsonOut {
-		err = cli.WriteJSON(cmd.OutOrStdout(), s)
+		err = cobracli.WriteJSON(cmd.OutOrStdout(), s)
 	} else {
 		err = s.writeText(cmd.OutOrStdout(), g.output)
 	}
