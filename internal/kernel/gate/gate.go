@@ -42,12 +42,6 @@ const (
 	countersPin = "counters"
 )
 
-var (
-	ErrNone    = errors.New("no gate")
-	ErrRunning = errors.New("the gate is there already")
-	ErrChanged = errors.New("the set has been replaced meanwhile")
-)
-
 // A Gate is the one that this kernel has.
 type Gate struct {
 	sets, events, counters *ebpf.Map
