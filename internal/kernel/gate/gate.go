@@ -28,11 +28,12 @@ import (
 
 //go:generate go tool bpf2go -go-package gate -target bpfel -tags "!nobpf" -no-global-types -output-stem gate -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror -mcpu=v3" gate gate.bpf.c
 
-// Where the gate is pinned. A directory beside it, named with a dot and a
-// process id, is being made or taken away.
+// Where the gate is pinned. While it is made or taken away it has a directory
+// with the process id in its name. bpffs allows no dots in names.
 const (
-	bpffs = "/sys/fs/bpf"
-	Dir   = bpffs + "/diglim"
+	bpffs     = "/sys/fs/bpf"
+	Dir       = bpffs + "/diglim"
+	inTransit = Dir + "-"
 )
 
 // The pins of the maps that a process may want to open.
@@ -78,7 +79,7 @@ func Start(image *set.Image, _ Options) (*Gate, error) {
 	}
 	defer m.Close()
 
-	dir := bpffs + "/diglim." + strconv.Itoa(os.Getpid())
+	dir := inTransit + strconv.Itoa(os.Getpid())
 	g, err := attach(dir)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
@@ -320,7 +321,7 @@ func Stop() error {
 	if err := g.sets.Delete(uint32(0)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("take the set out of force: %w", err)
 	}
-	dir := bpffs + "/diglim." + strconv.Itoa(os.Getpid())
+	dir := inTransit + strconv.Itoa(os.Getpid())
 	if err := os.Rename(Dir, dir); err != nil {
 		return err
 	}
@@ -335,7 +336,7 @@ func sweep() error {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "diglim.") {
+		if strings.HasPrefix(bpffs+"/"+e.Name(), inTransit) {
 			if err := os.RemoveAll(filepath.Join(bpffs, e.Name())); err != nil {
 				return err
 			}
