@@ -1,8 +1,6 @@
 package set
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -12,10 +10,11 @@ import (
 	"diglim/internal/digest"
 )
 
-// A Builder collects digests and makes an Image of them. It holds 32 bytes for
-// each digest added. The zero Builder is empty and ready for use.
+// A Builder collects digests and makes an Image of them. It takes 32 bytes of
+// memory for each digest added, and up to a quarter more; Build takes as much
+// again, and the image. The zero Builder is empty and ready for use.
 type Builder struct {
-	keys map[tableID][]key
+	tables map[tableID]*pile
 }
 
 // Add adds a digest; one that is there already changes nothing. A program that
@@ -26,7 +25,7 @@ func (b *Builder) Add(kind Kind, d digest.Digest) error {
 	switch {
 	case !kind.valid():
 		return fmt.Errorf("digest set: %s: %s is not known", d, kind)
-	case d.IsZero() || k == (key{}):
+	case d.IsZero() || k.empty():
 		return fmt.Errorf("digest set: %s cannot be in it", d)
 	}
 	b.add(tableID{kind, d.Algorithm()}, k)
@@ -37,10 +36,15 @@ func (b *Builder) Add(kind Kind, d digest.Digest) error {
 }
 
 func (b *Builder) add(id tableID, k key) {
-	if b.keys == nil {
-		b.keys = make(map[tableID][]key)
+	if b.tables == nil {
+		b.tables = make(map[tableID]*pile)
 	}
-	b.keys[id] = append(b.keys[id], k)
+	p := b.tables[id]
+	if p == nil {
+		p = new(pile)
+		b.tables[id] = p
+	}
+	p.add(k)
 }
 
 // AddImage adds all digests of an image.
@@ -49,7 +53,7 @@ func (b *Builder) AddImage(m *Image) {
 		buckets := m.buckets(t)
 		for i := range t.Buckets {
 			for n := range slots {
-				if k := slot(buckets, i, n); *k != (key{}) {
+				if k := slot(buckets, i, n); !k.empty() {
 					b.add(t.id(), *k)
 				}
 			}
@@ -67,7 +71,7 @@ const (
 
 // Build makes an image of the digests. Its bytes depend on the header and the
 // digests alone, not on the order in which they were added. It takes 33.7 bytes
-// a digest; the Builder can be used further.
+// a digest. The Builder can be used further.
 //
 // It is an error if there are too many tables, or if too many digests want the
 // same places, which is an accident that does not happen to digests of files
@@ -76,16 +80,13 @@ func (b *Builder) Build(h Header) (*Image, error) {
 	if err := h.check(); err != nil {
 		return nil, fmt.Errorf("digest set: %w", err)
 	}
-	if len(b.keys) > MaxTables {
-		return nil, fmt.Errorf("digest set: %d tables, the limit is %d", len(b.keys), MaxTables)
+	if len(b.tables) > MaxTables {
+		return nil, fmt.Errorf("digest set: %d tables, the limit is %d", len(b.tables), MaxTables)
 	}
-	ids := slices.SortedFunc(maps.Keys(b.keys), tableID.compare)
 	blocks := 1 + len(h.Rules)
-	for _, id := range ids {
-		keys := b.keys[id]
-		slices.SortFunc(keys, compareKeys)
-		b.keys[id] = slices.Compact(keys)
-		blocks += bucketsFor(len(b.keys[id]), maxLoad)
+	for _, p := range b.tables {
+		p.sort()
+		blocks += bucketsFor(p.len, maxLoad)
 	}
 	if blocks > MaxBlocks {
 		return nil, fmt.Errorf("digest set: %d blocks, the limit is %d", blocks, MaxBlocks)
@@ -94,8 +95,8 @@ func (b *Builder) Build(h Header) (*Image, error) {
 	h.Loaded = time.Unix(0, h.Loaded.UnixNano()).UTC()
 	h.Rules = slices.Clone(h.Rules)
 	m := &Image{header: h, b: make([]byte, (1+len(h.Rules))*BlockSize, blocks*BlockSize)}
-	for _, id := range ids {
-		t, err := m.appendTable(id, b.keys[id])
+	for _, id := range slices.SortedFunc(maps.Keys(b.tables), tableID.compare) {
+		t, err := m.appendTable(id, b.tables[id].sorted())
 		if err != nil {
 			return nil, fmt.Errorf("digest set: %s: %w", id, err)
 		}
@@ -104,12 +105,6 @@ func (b *Builder) Build(h Header) (*Image, error) {
 	}
 	m.putHeader()
 	return m, nil
-}
-
-// compareKeys orders keys by the first bucket they may stand in, so that the
-// buckets are filled from the first to the last and memory is walked in order.
-func compareKeys(a, b key) int {
-	return cmp.Or(cmp.Compare(a.first(), b.first()), bytes.Compare(a[:], b[:]))
 }
 
 // bucketsFor returns how many buckets hold n keys at a load in percent.

@@ -195,7 +195,7 @@ func (m *Image) parseBuckets(r *wire.Reader, t Table) {
 		used := 0
 		for n := range slots {
 			k := slot(buckets, bucket, n)
-			if *k == (key{}) {
+			if k.empty() {
 				continue
 			}
 			at := start + int64(bucket)*BlockSize + int64(n)*keySize

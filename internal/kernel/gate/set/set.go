@@ -197,8 +197,7 @@ func (m *Image) has(id tableID, k *key) bool {
 		}
 		buckets := m.buckets(t)
 		i, j := choices(k, t.Buckets)
-		// An empty slot is the zero key, which is not in the set.
-		return *k != (key{}) && (slotOf(buckets, i, k) >= 0 || slotOf(buckets, j, k) >= 0)
+		return !k.empty() && (slotOf(buckets, i, k) >= 0 || slotOf(buckets, j, k) >= 0)
 	}
 	return false
 }
@@ -223,9 +222,14 @@ func keyOf(d digest.Digest) (k key) {
 	return k
 }
 
-// first and second are what chooses the buckets: a digest is as good as random.
+// first and second choose the buckets: digests are as good as random.
 func (k *key) first() uint32  { return binary.LittleEndian.Uint32(k[0:]) }
 func (k *key) second() uint32 { return binary.LittleEndian.Uint32(k[4:]) }
+
+// word is what two keys are compared by first.
+func (k *key) word() uint64 { return binary.LittleEndian.Uint64(k[0:]) }
+
+func (k *key) empty() bool { return k.word() == 0 && *k == key{} }
 
 // choices returns the two buckets that a key may stand in, which may be the same.
 func choices(k *key, buckets uint32) (i, j uint32) {
@@ -241,7 +245,7 @@ func slot(buckets []byte, bucket uint32, n int) *key {
 // slotOf returns the slot of a bucket that a key stands in, -1 if it does not.
 func slotOf(buckets []byte, bucket uint32, k *key) int {
 	for n := range slots {
-		if *slot(buckets, bucket, n) == *k {
+		if s := slot(buckets, bucket, n); s.word() == k.word() && *s == *k {
 			return n
 		}
 	}
