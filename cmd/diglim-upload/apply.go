@@ -13,6 +13,7 @@ import (
 	"diglim/digestlist"
 	"diglim/internal/cli"
 	"diglim/internal/digest"
+	"diglim/internal/kernel"
 	"diglim/internal/kernel/upload"
 )
 
@@ -36,7 +37,16 @@ type application struct {
 	buffered bool
 	gate     gateFlags
 	stderr   io.Writer
-	fail     func(path string, err error) // told of each list that fails
+	failed   int
+}
+
+// fail says that a list failed; path is "" if the error names it.
+func (a *application) fail(path string, err error) {
+	if path != "" {
+		err = fmt.Errorf("%s: %s", cli.Text(path), cli.Text(err.Error()))
+	}
+	cli.PrintError(a.stderr, err)
+	a.failed++
 }
 
 // An outcome is what was done.
@@ -116,7 +126,11 @@ func applyCommand(g gateway, v verb) *cli.Command {
 	var jsonOut bool
 	a := application{verb: v}
 	f := flag.NewFlagSet(string(v), flag.ContinueOnError)
-	t.flags(f)
+	if v == replace {
+		t.name, t.securityfs = "bpf", kernel.Securityfs
+	} else {
+		t.flags(f)
+	}
 	f.BoolVar(&jsonOut, "json", false, "answer as JSON")
 	cmd := &cli.Command{Name: string(v), Args: "LIST|DIR...", Flags: f}
 	const order = `by the number in front, then by bytes, parser lists
@@ -155,26 +169,18 @@ by half of it. If a list fails, nothing is replaced.`
 		if err := a.allowed(s.name); err != nil {
 			return err
 		}
-		failed := 0
-		a.fail = func(path string, err error) {
-			if path != "" {
-				err = fmt.Errorf("%s: %s", cli.Text(path), cli.Text(err.Error()))
-			}
-			cli.PrintError(stderr, err)
-			failed++
-		}
 		a.paths = a.findLists(args)
 		o, err := s.apply(&a)
 		if err != nil {
 			return err
 		}
-		o.failed, o.seconds = failed, time.Since(start).Seconds()
+		o.failed, o.seconds = a.failed, time.Since(start).Seconds()
 		if jsonOut {
 			err = cli.WriteObject(stdout, o.object(v, s), true)
 		} else {
 			err = o.text(v, s, stdout)
 		}
-		if err == nil && failed > 0 {
+		if err == nil && a.failed > 0 {
 			err = cli.Exit(cli.No)
 		}
 		return err
@@ -192,8 +198,6 @@ func (a *application) allowed(name string) error {
 		return errors.New("--buffer is for diglim, and the interface is bpf")
 	case name == "bpf":
 		return nil
-	case a.verb == replace:
-		return fmt.Errorf("replace is for bpf, and the interface is %s", name)
 	case a.gate.given != "":
 		return fmt.Errorf("--%s is for bpf, and the interface is %s", a.gate.given, name)
 	}

@@ -1,3 +1,5 @@
+//go:build nobpf || !(amd64 || arm64)
+
 package main
 
 import (
@@ -12,7 +14,7 @@ type gateway struct{}
 
 func systemGate() gateway { return gateway{} }
 
-func (gateway) system(string) (system, error) { return nil, errors.New("built without BPF") }
+func openGateSystem(gateway, string) (system, error) { return nil, errors.New("built without BPF") }
 
 func gateCommands(gateway) []*cli.Command { return nil }
 

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -81,13 +83,12 @@ func (t *target) open() (s session, err error) {
 			return s, fmt.Errorf("interface %q is not known: auto, %s are", t.name, strings.Join(interfaces[:], ", "))
 		}
 	}
+	var unmounted error
 	if t.securityfs == kernel.Securityfs {
-		if s.close, err = kernel.EnsureMounted(); err != nil {
-			return s, cli.Hint(err, "run this as root")
-		}
+		s.close, unmounted = kernel.EnsureMounted()
 	}
 	cmdline, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
+	if err != nil && unmounted == nil {
 		return s, err
 	}
 	var hint string
@@ -97,24 +98,38 @@ func (t *target) open() (s session, err error) {
 		case "diglim":
 			s.system, err = openDIGLIM(t.securityfs, string(cmdline))
 		case "ima":
-			s.system, err = openIMA(t.securityfs)
+			s.system, err = openIMA(t.securityfs, string(cmdline))
 		case "bpf":
-			s.system, err = t.gate.system(string(cmdline))
+			s.system, err = openGateSystem(t.gate, string(cmdline))
 		}
 		if err == nil {
 			s.name = name
+			if name == "bpf" {
+				// The gate is pinned below /sys, and what is mounted stays.
+				s.close = func() error { return nil }
+			}
+			if c, ok := s.system.(io.Closer); ok {
+				undo := s.close
+				s.close = func() error { return errors.Join(c.Close(), undo()) }
+			}
 			return s, nil
 		}
-		s.passed = append(s.passed, passedOver{name, err.Error()})
 		if h := cli.HintOf(err); h != "" {
 			hint = h
 		}
+		if unmounted != nil && name != "bpf" {
+			err = fmt.Errorf("%w (%w)", err, unmounted)
+		}
+		s.passed = append(s.passed, passedOver{name, err.Error()})
 	}
 	var lines strings.Builder
 	for _, p := range s.passed {
 		fmt.Fprintf(&lines, "\n  %-7s %s", p.name, p.why)
 	}
 	err = fmt.Errorf("no kernel interface accepts digest lists here%s", lines.String())
+	if errors.Is(unmounted, fs.ErrPermission) {
+		hint = "run this as root"
+	}
 	if hint == "" {
 		hint = "boot a kernel with DIGLIM v3, openEuler's IMA, or BPF LSM"
 	}

@@ -9,6 +9,7 @@ import (
 	"diglim/internal/cli"
 	"diglim/internal/digest"
 	"diglim/internal/kernel/diglim"
+	"diglim/internal/kernel/ima"
 	"diglim/internal/kernel/upload"
 )
 
@@ -22,9 +23,6 @@ func openDIGLIM(securityfs, cmdline string) (system, error) {
 	}
 	return diglimSystem{i}, nil
 }
-
-// openIMA is not there yet.
-func openIMA(string) (system, error) { return nil, errors.New("not built in") }
 
 func (s diglimSystem) apply(a *application) (outcome, error) {
 	return applyOneByOne(a, func(op upload.Op, l upload.List) (upload.Result, error) { return s.Apply(op, l, a.buffered) })
@@ -112,5 +110,57 @@ func (r diglimReport) text(w io.Writer) error {
 		}
 		fmt.Fprintf(w, "orphan     %s: deleting it deletes %s\n", cli.Text(o.Name.String()), cli.Text(o.Of))
 	}
+	return err
+}
+
+// imaSystem is openEuler's IMA.
+type imaSystem struct{ *ima.Interface }
+
+func openIMA(securityfs, cmdline string) (system, error) {
+	i, err := ima.Open(securityfs, cmdline)
+	if err != nil {
+		return nil, err
+	}
+	return imaSystem{i}, nil
+}
+
+func (s imaSystem) apply(a *application) (outcome, error) {
+	return applyOneByOne(a, func(op upload.Op, l upload.List) (upload.Result, error) { return s.Apply(op, l, a.buffered) })
+}
+
+func (s imaSystem) count() (int, error) { return s.Digests() }
+
+func (imaSystem) query(digest.Digest) (answer, error) {
+	return nil, errors.New("this kernel cannot be asked for a digest")
+}
+
+// imaReport is openEuler's status.
+type imaReport struct{ ima.Status }
+
+func (s imaSystem) status() (report, error) {
+	st, err := s.Status()
+	return imaReport{st}, err
+}
+
+func (r imaReport) object() cli.Object {
+	return cli.Object{
+		{Name: "interface", Value: "ima"},
+		{Name: "digests", Value: r.Digests},
+		{Name: "measure", Value: r.Measure},
+		{Name: "appraise", Value: r.Appraise},
+	}
+}
+
+func (r imaReport) text(w io.Writer) error {
+	uses := "nothing (neither ima_digest_list_pcr= nor ima_appraise_digest_list= on the kernel command line)"
+	switch {
+	case r.Measure && r.Appraise:
+		uses = "measurement and appraisal"
+	case r.Measure:
+		uses = "measurement"
+	case r.Appraise:
+		uses = "appraisal"
+	}
+	_, err := fmt.Fprintf(w, "interface  ima (openEuler)\ndigests    %s\nused for   %s, unless the kernel has switched lists off since\n", cli.Count(r.Digests), uses)
 	return err
 }
