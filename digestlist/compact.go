@@ -27,17 +27,30 @@ type Dialect uint8
 const (
 	V3        Dialect = iota + 1 // DIGLIM v3 (2021-09-14), always little-endian
 	OpenEuler                    // IMA digest lists of openEuler, in the host's byte order
+	BPF                          // ours, for the gate: as V3, but Verity instead of Metadata
 )
 
-// dialects says what the dialects are called, and what their numbers for types
-// stand for.
+// dialects says what the dialects are called, and what number they have for a
+// type.
 var dialects = [...]struct {
 	name  string
-	types []Type
+	types []numbered
 }{
-	V3:        {"v3", []Type{Parser, File, Metadata}},
-	OpenEuler: {"openeuler", []Type{Key, Parser, File, Metadata}},
+	V3:        {"v3", []numbered{{0, Parser}, {1, File}, {2, Metadata}}},
+	OpenEuler: {"openeuler", []numbered{{0, Key}, {1, Parser}, {2, File}, {3, Metadata}}},
+	BPF:       {"bpf", []numbered{{0, Parser}, {1, File}, {verityNumber, Verity}}},
 }
+
+type numbered struct {
+	number uint16
+	typ    Type
+}
+
+// verityNumber is one that every kernel with digest lists refuses, whichever
+// byte order it reads: such a list is never taken for one of something else.
+// (As 0x0001, the other way round, it is openEuler's Parser; the algorithm, of
+// which only two can be there, is then no algorithm.)
+const verityNumber = 0x0100
 
 func (d Dialect) valid() bool { return d != 0 && int(d) < len(dialects) }
 
@@ -55,7 +68,7 @@ func ParseDialect(s string) (Dialect, error) {
 			return d, nil
 		}
 	}
-	return 0, fmt.Errorf("dialect %q is not known: v3 and openeuler are", s)
+	return 0, fmt.Errorf("dialect %q is not known: v3, openeuler and bpf are", s)
 }
 
 // An Endian is a byte order. It too is not to be seen in the bytes of a list
@@ -100,8 +113,8 @@ func order(d Dialect, e Endian) (byteOrder, error) {
 		return nil, fmt.Errorf("compact list: %s is not known", d)
 	case e == LittleEndian:
 		return binary.LittleEndian, nil
-	case e == BigEndian && d == V3:
-		return nil, errors.New("compact list: dialect v3 is little-endian, on all machines")
+	case e == BigEndian && d != OpenEuler:
+		return nil, fmt.Errorf("compact list: dialect %s is little-endian, on all machines", d)
 	case e == BigEndian:
 		return binary.BigEndian, nil
 	}
@@ -117,6 +130,7 @@ const (
 	File                     // a file's content
 	Metadata                 // a file's metadata
 	Key                      // a key; of dialect OpenEuler alone
+	Verity                   // a file under fs-verity: its descriptor, not its content; of dialect BPF alone
 )
 
 func (t Type) String() string {
@@ -129,18 +143,26 @@ func (t Type) String() string {
 		return "metadata"
 	case Key:
 		return "key"
+	case Verity:
+		return "verity"
 	}
 	return fmt.Sprintf("type(%d)", uint8(t))
 }
 
 // ParseType reads what String prints.
 func ParseType(s string) (Type, error) {
-	for t := Parser; t <= Key; t++ {
+	for t := Parser; t <= Verity; t++ {
 		if t.String() == s {
 			return t, nil
 		}
 	}
 	return 0, fmt.Errorf("list type %q is not known", s)
+}
+
+// has reports whether digests of type t can be of an algorithm. The kernel's
+// fs-verity has two (include/uapi/linux/fsverity.h).
+func (t Type) has(alg digest.Algorithm) bool {
+	return t != Verity || alg == digest.SHA256 || alg == digest.SHA512
 }
 
 // Modifiers are a bit mask over a block's digests. Kernels ignore bits that
@@ -169,8 +191,8 @@ const (
 
 // ParseCompact reads a compact list: blocks, back to back, to the last byte.
 // It refuses what the dialect's kernel refuses (security/integrity/diglim/parser.c;
-// openEuler: security/integrity/ima/ima_digest_list.c). No block at all is a
-// valid, empty list.
+// openEuler: security/integrity/ima/ima_digest_list.c); dialect BPF has no kernel
+// that reads it, and the rules of v3. No block at all is a valid, empty list.
 func ParseCompact(d Dialect, e Endian, b []byte) ([]Block, error) {
 	o, err := order(d, e)
 	if err != nil {
@@ -198,17 +220,20 @@ func parseBlock(d Dialect, r *wire.Reader) Block {
 	count, size := r.U32(), r.U32()
 	alg, err := digest.ByKernel(algo)
 	types := dialects[d].types
+	i := slices.IndexFunc(types, func(n numbered) bool { return n.number == typ })
 	switch {
 	case r.Err() != nil:
 		return Block{}
 	case version != compactVersion:
 		r.FailAt(at, fmt.Errorf("version %d, must be %d", version, compactVersion))
-	case reserved != 0 && d == V3: // an openEuler kernel does not look at it
+	case reserved != 0 && d != OpenEuler: // whose kernel does not look at it
 		r.FailAt(at+1, fmt.Errorf("reserved byte is %d", reserved))
-	case int(typ) >= len(types):
+	case i < 0:
 		r.FailAt(at+2, fmt.Errorf("type %d is not known", typ))
 	case err != nil || algo >= algorithmEnd:
 		r.FailAt(at+6, fmt.Errorf("hash algorithm %d is not known", algo))
+	case !types[i].typ.has(alg):
+		r.FailAt(at+6, fmt.Errorf("%s digests of %s", types[i].typ, alg))
 	case uint64(size) != uint64(count)*uint64(alg.Size()):
 		r.FailAt(at+12, fmt.Errorf("%d bytes of data for %d digests of %s", size, count, alg))
 	}
@@ -216,7 +241,7 @@ func parseBlock(d Dialect, r *wire.Reader) Block {
 	if r.Err() != nil {
 		return Block{}
 	}
-	block := Block{types[typ], Modifiers(modifiers), alg, make([]digest.Digest, count)}
+	block := Block{types[i].typ, Modifiers(modifiers), alg, make([]digest.Digest, count)}
 	for i := range block.Digests {
 		block.Digests[i], err = digest.New(alg, data.Bytes(alg.Size()))
 		if err != nil {
@@ -234,20 +259,21 @@ func AppendCompact(b []byte, d Dialect, e Endian, blocks []Block) ([]byte, error
 		return nil, err
 	}
 	for i, block := range blocks {
-		typ := slices.Index(dialects[d].types, block.Type)
+		types := dialects[d].types
+		t := slices.IndexFunc(types, func(n numbered) bool { return n.typ == block.Type })
 		n := uint64(len(block.Digests)) * uint64(block.Algorithm.Size())
 		switch {
 		case len(block.Digests) == 0:
 			continue
-		case typ < 0:
+		case t < 0:
 			return nil, fmt.Errorf("compact list: block %d: dialect %s has no type %s", i, d, block.Type)
-		case !block.Algorithm.Valid() || block.Algorithm.Kernel() >= algorithmEnd:
+		case !block.Algorithm.Valid() || block.Algorithm.Kernel() >= algorithmEnd || !block.Type.has(block.Algorithm):
 			return nil, fmt.Errorf("compact list: block %d: %s cannot be in it", i, block.Algorithm)
 		case n > math.MaxUint32:
 			return nil, fmt.Errorf("compact list: block %d: %d digests do not fit", i, len(block.Digests))
 		}
 		b = append(b, compactVersion, 0)
-		b = o.AppendUint16(b, uint16(typ))
+		b = o.AppendUint16(b, types[t].number)
 		b = o.AppendUint16(b, uint16(block.Modifiers))
 		b = o.AppendUint16(b, block.Algorithm.Kernel())
 		b = o.AppendUint32(b, uint32(len(block.Digests)))

@@ -166,6 +166,64 @@ func TestOpenEuler(t *testing.T) {
 	}
 }
 
+// A list of fs-verity digests is one to the gate alone: to every kernel that
+// takes compact lists, in either byte order, it is malformed.
+func TestVerity(t *testing.T) {
+	long := digest.Sum(digest.SHA512, []byte("x"))
+	verity := func(d ...digest.Digest) digestlist.Block {
+		return digestlist.Block{Type: digestlist.Verity, Algorithm: d[0].Algorithm(), Digests: d}
+	}
+	blocks := []digestlist.Block{
+		{Type: digestlist.Parser, Algorithm: digest.SHA256, Digests: []digest.Digest{script}},
+		file(digestlist.Immutable, abc), verity(x), verity(long)}
+	const header = "0100" + "0001" + "0000"
+	want := "01000000000004000100000020000000" + script.Hex() + "01000100010004000100000020000000" + abc.Hex() +
+		header + "04000100000020000000" + x.Hex() + header + "06000100000040000000" + long.Hex()
+	b, err := digestlist.AppendCompact(nil, digestlist.BPF, digestlist.LittleEndian, blocks)
+	if err != nil || hex.EncodeToString(b) != want {
+		t.Fatalf("%x, %v", b, err)
+	}
+	back, err := digestlist.ParseCompact(digestlist.BPF, digestlist.LittleEndian, b)
+	if err != nil || !reflect.DeepEqual(back, blocks) {
+		t.Errorf("%v, %v", back, err)
+	}
+
+	for _, d := range []digest.Digest{x, long} {
+		b, err := digestlist.AppendCompact(nil, digestlist.BPF, digestlist.LittleEndian, []digestlist.Block{verity(d)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range layouts {
+			if l.d == digestlist.BPF {
+				continue
+			}
+			if back, err := digestlist.ParseCompact(l.d, l.e, b); err == nil || !strings.Contains(err.Error(), " is not known") {
+				t.Errorf("%s, %s endian: %v, %v", l.d, l.e, back, err)
+			}
+			if b, err := digestlist.AppendCompact(nil, l.d, l.e, []digestlist.Block{verity(d)}); err == nil {
+				t.Errorf("%s, %s endian: %x", l.d, l.e, b)
+			}
+		}
+	}
+	for _, d := range []digest.Digest{digest.Sum(digest.SHA1, nil), digest.Sum(digest.SHA384, nil)} {
+		if b, err := digestlist.AppendCompact(nil, digestlist.BPF, digestlist.LittleEndian, []digestlist.Block{verity(d)}); err == nil {
+			t.Errorf("%s: %x", d, b)
+		}
+		bad := d.Append([]byte{1, 0, 0, 1, 0, 0, byte(d.Algorithm().Kernel()), 0, 1, 0, 0, 0, byte(d.Algorithm().Size()), 0, 0, 0})
+		if back, err := digestlist.ParseCompact(digestlist.BPF, digestlist.LittleEndian, bad); err == nil || !strings.Contains(err.Error(), "offset 6: verity digests of") {
+			t.Errorf("%s: %v, %v", d, back, err)
+		}
+	}
+	for _, typ := range []digestlist.Type{digestlist.Metadata, digestlist.Key} {
+		if b, err := digestlist.AppendCompact(nil, digestlist.BPF, digestlist.LittleEndian, []digestlist.Block{{Type: typ, Algorithm: digest.SHA256, Digests: []digest.Digest{x}}}); err == nil {
+			t.Errorf("%s: %x", typ, b)
+		}
+	}
+	if back, err := digestlist.ParseCompact(digestlist.BPF, digestlist.LittleEndian, []byte("\x01\x00\x02\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00")); err == nil {
+		t.Errorf("metadata: %v", back)
+	}
+}
+
 func TestLayouts(t *testing.T) {
 	for _, c := range []struct {
 		d  digestlist.Dialect
@@ -175,12 +233,14 @@ func TestLayouts(t *testing.T) {
 		{digestlist.V3, digestlist.LittleEndian, true},
 		{digestlist.OpenEuler, digestlist.LittleEndian, true},
 		{digestlist.OpenEuler, digestlist.BigEndian, true},
+		{digestlist.BPF, digestlist.LittleEndian, true},
+		{digestlist.BPF, digestlist.BigEndian, false},
 		{digestlist.V3, digestlist.BigEndian, false},
 		{digestlist.V3, 0, false},
 		{digestlist.OpenEuler, 0, false},
 		{digestlist.OpenEuler, 3, false},
 		{0, digestlist.LittleEndian, false},
-		{3, digestlist.LittleEndian, false},
+		{4, digestlist.LittleEndian, false},
 	} {
 		_, err := digestlist.ParseCompact(c.d, c.e, nil)
 		_, err2 := digestlist.AppendCompact(nil, c.d, c.e, nil)
@@ -322,7 +382,7 @@ func TestNames(t *testing.T) {
 
 // One name, as each interface has it.
 func TestNamesPerInterface(t *testing.T) {
-	const D, O, C = digestlist.InterfaceDIGLIM, digestlist.InterfaceOpenEuler, digestlist.InterfaceDigestCache
+	const D, O, C, B = digestlist.InterfaceDIGLIM, digestlist.InterfaceOpenEuler, digestlist.InterfaceDigestCache, digestlist.InterfaceBPF
 	name := func(position int, typ digestlist.Type, f digestlist.Format) digestlist.Name {
 		return digestlist.Name{Position: position, Type: typ, Format: f, Label: "bash-5.2.15-3.fc38.x86_64"}
 	}
@@ -347,7 +407,20 @@ func TestNamesPerInterface(t *testing.T) {
 		{C, name(0, digestlist.File, compact), ""},
 		{C, name(0, digestlist.Parser, tlv), ""},
 		{0, name(0, digestlist.File, rpm), ""},
-		{4, name(0, digestlist.File, rpm), ""},
+		{5, name(0, digestlist.File, rpm), ""},
+		{B, name(0, digestlist.File, rpm), "0-file_list-rpm-"},
+		{B, name(0, digestlist.File, tlv), "0-file_list-tlv-"},
+		{B, name(2, digestlist.Parser, compact), "2-parser_list-compact-"},
+		{B, name(0, digestlist.Verity, compact), "0-verity_list-compact-"},
+		{B, name(0, digestlist.Verity, rpm), ""},
+		{B, name(0, digestlist.Verity, tlv), ""},
+		{B, name(0, digestlist.Metadata, compact), ""},
+		{B, name(0, digestlist.Key, compact), ""},
+		{B, name(none, digestlist.File, rpm), ""},
+		{D, name(0, digestlist.Verity, compact), ""},
+		{O, name(0, digestlist.Verity, compact), ""},
+		{C, name(0, digestlist.Verity, compact), ""},
+		{C, name(0, digestlist.Verity, tlv), ""},
 	} {
 		got, err := c.n.File(c.i)
 		if c.want == "" {
@@ -372,13 +445,14 @@ func TestNamesPerInterface(t *testing.T) {
 	}{
 		{O, "0-file_list-compact-x.sig"}, {C, "rpm"}, {C, "rpm-"}, {C, "9-rpm-"}, {C, "9x-rpm-a"}, {C, "0-file_list-rpm-a"}, {C, "map-a"},
 		{C, "99999999999-rpm-a"}, {C, "rpm-a/b"}, {C, "9"}, {C, ""}, {D, "rpm-a"}, {C, "-rpm-a"},
+		{D, "0-verity_list-compact-x"}, {O, "0-verity_list-compact-x"}, {C, "0-verity_list-compact-x"}, {B, "rpm-a"},
 	} {
 		if n, err := digestlist.ParseName(c.i, c.s); err == nil {
 			t.Errorf("%s: %s is read as %+v", c.i, c.s, n)
 		}
 	}
-	for i := digestlist.Interface(0); i < 5; i++ {
-		if got, err := digestlist.ParseInterface(i.String()); (err == nil) != (i >= D && i <= C) || err == nil && got != i {
+	for i := digestlist.Interface(0); i < 6; i++ {
+		if got, err := digestlist.ParseInterface(i.String()); (err == nil) != (i >= D && i <= B) || err == nil && got != i {
 			t.Errorf("%s is read as %s, %v", i, got, err)
 		}
 	}
@@ -513,6 +587,7 @@ var layouts = []struct {
 	{digestlist.V3, digestlist.LittleEndian},
 	{digestlist.OpenEuler, digestlist.LittleEndian},
 	{digestlist.OpenEuler, digestlist.BigEndian},
+	{digestlist.BPF, digestlist.LittleEndian},
 }
 
 func FuzzParseCompact(f *testing.F) {
@@ -570,7 +645,7 @@ func FuzzParseRPM(f *testing.F) {
 }
 
 func FuzzParseName(f *testing.F) {
-	for _, name := range []string{"0-file_list-rpm-bash-5.2.37-1.fc42.x86_64", "17-tlv-bash", "rpm-bash", "0-key_list-compact-x"} {
+	for _, name := range []string{"0-file_list-rpm-bash-5.2.37-1.fc42.x86_64", "17-tlv-bash", "rpm-bash", "0-key_list-compact-x", "0-verity_list-compact-x"} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -36,25 +37,38 @@ const (
 	InterfaceDIGLIM      Interface = iota + 1 // POSITION-TYPE_list-FORMAT-LABEL
 	InterfaceOpenEuler                        // the same; has keys, and no tlv
 	InterfaceDigestCache                      // [POSITION-]FORMAT-LABEL
+	InterfaceBPF                              // as DIGLIM; has digests of fs-verity, and no metadata
 )
 
-var interfaces = [...]string{InterfaceDIGLIM: "diglim", InterfaceOpenEuler: "openeuler", InterfaceDigestCache: "digest-cache"}
+// interfaces says what the interfaces are called, and what types of lists they
+// have.
+var interfaces = [...]struct {
+	name  string
+	types []Type
+}{
+	InterfaceDIGLIM:      {"diglim", []Type{Parser, File, Metadata}},
+	InterfaceOpenEuler:   {"openeuler", []Type{Parser, File, Metadata, Key}},
+	InterfaceDigestCache: {"digest-cache", []Type{File}},
+	InterfaceBPF:         {"bpf", []Type{Parser, File, Verity}},
+}
+
+func (i Interface) valid() bool { return i != 0 && int(i) < len(interfaces) }
 
 func (i Interface) String() string {
-	if i == 0 || int(i) >= len(interfaces) {
+	if !i.valid() {
 		return fmt.Sprintf("interface(%d)", uint8(i))
 	}
-	return interfaces[i]
+	return interfaces[i].name
 }
 
 // ParseInterface reads what String prints.
 func ParseInterface(s string) (Interface, error) {
-	for i := InterfaceDIGLIM; i <= InterfaceDigestCache; i++ {
+	for i := InterfaceDIGLIM; i.valid(); i++ {
 		if i.String() == s {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("interface %q is not known: diglim, openeuler and digest-cache are", s)
+	return 0, fmt.Errorf("interface %q is not known: diglim, openeuler, digest-cache and bpf are", s)
 }
 
 // A Name is what the name of a list file says: "0-file_list-rpm-bash-5.2.37-1.fc42.x86_64"
@@ -90,13 +104,20 @@ func (n Name) Check() error {
 // package, which may call itself anything.
 func (n Name) File(i Interface) (string, error) {
 	s := n.String()
+	if !i.valid() {
+		return "", fmt.Errorf("list name for %s, which is not known", i)
+	}
+	has := slices.Contains(interfaces[i].types, n.Type)
 	switch i {
-	case InterfaceDIGLIM, InterfaceOpenEuler:
+	case InterfaceDIGLIM, InterfaceOpenEuler, InterfaceBPF:
 		if n.Position < 0 {
 			return "", fmt.Errorf("list name %q without a position", s)
 		}
-		if _, err := ParseType(n.Type.String()); err != nil || n.Type == Key && i != InterfaceOpenEuler {
+		if !has {
 			return "", fmt.Errorf("list name %q: %s has no type %s", s, i, n.Type)
+		}
+		if n.Type == Verity && n.Format != FormatCompact {
+			return "", fmt.Errorf("list name %q: %s has no type %s", s, n.Format, n.Type)
 		}
 		if n.Format == FormatTLV && i == InterfaceOpenEuler {
 			return "", fmt.Errorf("list name %q: %s has no format tlv", s, i)
@@ -109,11 +130,9 @@ func (n Name) File(i Interface) (string, error) {
 		if n.Position >= 0 {
 			s = fmt.Sprintf("%d-%s", n.Position, s)
 		}
-		if n.Type != File || n.Format == FormatCompact {
+		if !has || n.Format == FormatCompact {
 			return "", fmt.Errorf("list name %q: %s has no %s lists of type %s", s, i, n.Format, n.Type)
 		}
-	default:
-		return "", fmt.Errorf("list name for %s, which is not known", i)
 	}
 	if n.Label == "" {
 		return "", errors.New("list name without a label")
@@ -191,7 +210,7 @@ func parsePosition(s string) (int, error) {
 // knows it. No name is one thing to one interface and another to the next.
 func KnownName(file string) (Name, Interface, error) {
 	var first error
-	for i := InterfaceDIGLIM; i <= InterfaceDigestCache; i++ {
+	for i := InterfaceDIGLIM; i.valid(); i++ {
 		n, err := ParseName(i, file)
 		if err == nil {
 			return n, i, nil

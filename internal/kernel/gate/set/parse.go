@@ -129,7 +129,7 @@ func (m *Image) parseTables(r *wire.Reader, rules, tables int) {
 		r.FailAt(36, fmt.Errorf("%d digests, the tables have %d", m.digests, digests))
 	}
 	if next*BlockSize != uint64(len(m.b)) {
-		r.FailAt(28, fmt.Errorf("the tables end with block %d", next))
+		r.FailAt(28, fmt.Errorf("the tables end before block %d, the image before %d", next, len(m.b)/BlockSize))
 	}
 	zeros(r, BlockSize-headerSize-tables*tableSize)
 }
