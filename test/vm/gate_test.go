@@ -76,12 +76,38 @@ func TestGate(t *testing.T) {
 		for _, e := range entries {
 			early = append(early, vm.File{Name: "gate/" + e.Name(), Mode: 0o755, Path: filepath.Join(dir, e.Name())})
 		}
-		var p plan.Plan
-		early1 := func(name string, args ...string) {
-			p.Early = append(p.Early, plan.Command{Name: name, Argv: append([]string{"/gate/guestgate"}, args...)})
+		p := plan.Plan{Modules: []string{"/gate/overlay.ko"}}
+		known := []string{"/gate/busybox", "/gate/libc.so.6", "/gate/known.ko", "/gate/script"}
+		guestgate := func(name string, args ...string) plan.Command {
+			return plan.Command{Name: name, Argv: append([]string{"/gate/guestgate"}, args...)}
 		}
-		early1("start", "start", "enforce", "/gate/busybox", "/gate/libc.so.6", "/gate/known.ko", "/gate/script")
-		early1("try", "try")
+		shell := func(name, script string) plan.Command {
+			return plan.Command{Name: name, Argv: []string{"/gate/busybox", "sh", "-c", script}}
+		}
+		p.Early = []plan.Command{
+			guestgate("start", append([]string{"start", "enforce"}, known...)...),
+			guestgate("try", "try"),
+		}
+		p.Commands = []plan.Command{
+			guestgate("status", "status"),
+			shell("overlay", "cd /gate && ./busybox mkdir -p /lower /merged /tmp/upper /tmp/work && ./busybox mount -t overlay overlay -o lowerdir=/lower,upperdir=/tmp/upper,workdir=/tmp/work /merged"),
+			guestgate("memory", "memory"),
+			guestgate("scope", "scope"),
+			guestgate("tmpfs", "fresh", "/tmp"),
+			guestgate("ext4", "fresh", "/gate"),
+			guestgate("overlayfs", "fresh", "/merged"),
+			guestgate("policy", "policy"),
+			guestgate("tmpfs with IMA", "fresh", "/tmp"),
+			guestgate("ext4 with IMA", "fresh", "/gate"),
+			guestgate("overlayfs with IMA", "fresh", "/merged"),
+			guestgate("stop", "stop"),
+			guestgate("start log", append([]string{"start", "log"}, known...)...),
+			guestgate("try log", "try"),
+			guestgate("stop log", "stop"),
+			guestgate("start again", append([]string{"start", "enforce"}, known...)...),
+			guestgate("replace", "replace"),
+			guestgate("kill", "kill"),
+		}
 		m := writeMachine(t, ctx, k, p, tree, early...)
 		r, err := vm.Boot(ctx, m)
 		t.Log(r.Console)

@@ -160,19 +160,6 @@ static __always_inline enum verdict verdict_of_unknown(void *image, const struct
 	return m.verdict == MODE_LOG ? VERDICT_SCOPED : VERDICT_DENIED;
 }
 
-/* The current set and its header, or NULL: then nothing is decided. */
-static __always_inline void *image_in_force(struct header **h)
-{
-	void *image = image_current();
-
-	if (!image)
-		return NULL;
-	*h = image_block(image, 0);
-	if (!*h || (*h)->magic != IMAGE_MAGIC)
-		return NULL;
-	return image;
-}
-
 /* The digest of a file under fs-verity is there without reading the file. */
 static __always_inline bool verity_has(void *image, const struct header *h, struct file *file)
 {
@@ -265,9 +252,12 @@ static __always_inline int judge(enum hook hook, struct file *file)
 	void *image;
 	long algorithm = -1;
 
-	image = image_in_force(&h);
+	image = image_current();
 	if (!image)
 		return 0;
+	h = image_header(image);
+	if (!h)
+		return -EPERM;
 	s = state_make(inode);
 	if (!s) {
 		reason = REASON_MEMORY;
@@ -364,11 +354,14 @@ int BPF_PROG(diglim_read, struct file *file)
 SEC("lsm/kernel_load_data")
 int BPF_PROG(diglim_load)
 {
+	void *image = image_current();
 	struct header *h;
-	void *image = image_in_force(&h);
 
 	if (!image)
 		return 0;
+	h = image_header(image);
+	if (!h)
+		return -EPERM;
 	if (report(image, h, HOOK_LOAD, NULL, REASON_NO_FILE, NULL, 0) == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
@@ -394,9 +387,12 @@ int BPF_PROG(diglim_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
 	file = vma->vm_file;
 	if (!(prot & PROT_EXEC) || !file || (vma->vm_flags & VM_EXEC))
 		return 0;
-	image = image_in_force(&h);
+	image = image_current();
 	if (!image)
 		return 0;
+	h = image_header(image);
+	if (!h)
+		return -EPERM;
 	/* Shared anonymous memory; no file can have a name with a slash. */
 	bpf_probe_read_kernel(&name, sizeof(name), file->f_path.dentry->d_name.name);
 	if (name == DEV_ZERO)
@@ -449,9 +445,12 @@ static __always_inline int write_begins(struct inode *inode, struct file *file)
 		s->approved = 0;
 		return 0;
 	}
-	image = image_in_force(&h);
+	image = image_current();
 	if (!image)
 		return 0;
+	h = image_header(image);
+	if (!h)
+		return -EPERM;
 	verdict = report(image, h, HOOK_WRITE, file, REASON_MAPPED, NULL, 0);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
@@ -461,27 +460,52 @@ static __always_inline int write_begins(struct inode *inode, struct file *file)
 	return 0;
 }
 
-SEC("lsm.s/file_open")
-int BPF_PROG(diglim_open, struct file *file)
+/*
+ * The size is set without a file that is open for writing: IMA does not see
+ * that, and keeps the digest it has (with a policy that measures the file).
+ */
+static __always_inline int size_set(struct inode *inode, struct file *file)
 {
-	if (!(file->f_mode & FMODE_WRITE) && !(file->f_flags & O_TRUNC))
-		return 0;
-	return write_begins(file->f_inode, file);
+	struct state *s = state_make(inode);
+	int err;
+
+	if (!s)
+		return -ENOMEM;
+	err = write_begins(inode, file);
+	if (!err)
+		s->unseen = 1;
+	return err;
 }
 
-/* truncate(2), and the file below an overlay; the arguments have changed in 6.10. */
-SEC("lsm.s/inode_setattr")
-int BPF_PROG(diglim_setattr, struct dentry *dentry, struct iattr *attr)
+/* Also of the file below an overlay. */
+static __always_inline int attributes_set(struct dentry *dentry, struct iattr *attr)
 {
 	if (!(attr->ia_valid & ATTR_SIZE))
 		return 0;
-	return write_begins(dentry->d_inode, NULL);
+	if (attr->ia_valid & ATTR_FILE)
+		return write_begins(dentry->d_inode, NULL);
+	return size_set(dentry->d_inode, NULL);
+}
+
+SEC("lsm.s/file_open")
+int BPF_PROG(diglim_open, struct file *file)
+{
+	if (file->f_mode & FMODE_WRITE)
+		return write_begins(file->f_inode, file);
+	if (file->f_flags & O_TRUNC)
+		return size_set(file->f_inode, file);
+	return 0;
+}
+
+/* The arguments have changed in 6.10; only the one that fits is loaded. */
+SEC("lsm.s/inode_setattr")
+int BPF_PROG(diglim_setattr, struct dentry *dentry, struct iattr *attr)
+{
+	return attributes_set(dentry, attr);
 }
 
 SEC("lsm.s/inode_setattr")
 int BPF_PROG(diglim_setattr2, void *idmap, struct dentry *dentry, struct iattr *attr)
 {
-	if (!(attr->ia_valid & ATTR_SIZE))
-		return 0;
-	return write_begins(dentry->d_inode, NULL);
+	return attributes_set(dentry, attr);
 }

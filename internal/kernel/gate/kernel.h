@@ -53,6 +53,7 @@ enum {
 #define FMODE_WRITE	2
 #define O_TRUNC		01000
 #define ATTR_SIZE	(1 << 3)
+#define ATTR_FILE	(1 << 13)
 #define S_VERITY	(1 << 16)	/* include/linux/fs.h */
 #define SB_I_IMA_UNVERIFIABLE_SIGNATURE	0x00000020
 

@@ -3,7 +3,15 @@
 //
 //	guestgate start log|enforce FILE...   start the gate; FILEs are in its set
 //	guestgate stop
-//	guestgate try                         what an enforcing gate refuses, and what not
+//	guestgate status                      mode, generation and digests
+//	guestgate try                         what a gate is to judge
+//	guestgate scope                       the same file in several places, under rules
+//	guestgate fresh DIRECTORY             files that change, on the file system of the directory
+//	guestgate memory                      what becomes executable without a file's being mapped so
+//	guestgate policy                      have IMA measure what is executed or mapped executable
+//	guestgate replace                     sets of several sizes replace each other under load
+//	guestgate kill                        processes die in the middle of Start, Replace and Stop
+//	guestgate churn start|replace         what they do until then
 package main
 
 import (
@@ -36,8 +44,24 @@ func run(r *report, command string, args []string) error {
 		return start(args[0], args[1:])
 	case "stop":
 		return gate.Stop()
+	case "status":
+		return status(r)
 	case "try":
 		return try(r)
+	case "scope":
+		return scope(r)
+	case "fresh":
+		return fresh(r, args[0])
+	case "memory":
+		return memory(r)
+	case "policy":
+		return os.WriteFile("/sys/kernel/security/ima/policy", []byte("measure func=BPRM_CHECK\nmeasure func=MMAP_CHECK mask=MAY_EXEC\n"), 0o600)
+	case "replace":
+		return replace(r)
+	case "kill":
+		return kill(r)
+	case "churn":
+		return churn(args[0])
 	}
 	return fmt.Errorf("no command %s", command)
 }
@@ -75,6 +99,45 @@ func imageOf(h set.Header, files ...string) (*set.Image, error) {
 		h.Loaded = time.Now()
 	}
 	return b.Build(h)
+}
+
+func status(r *report) error {
+	g, err := gate.Open()
+	if err != nil {
+		return err
+	}
+	s, err := g.Status()
+	if err != nil {
+		return err
+	}
+	r.line("status", "%v generation %d, %d digests", s.Header.Mode, s.Header.Generation, s.Digests)
+	return g.Close()
+}
+
+// next replaces the set by one that holds the contents too, in another mode or
+// with other rules if change says so.
+func next(g *gate.Gate, change func(*set.Header), contents ...[]byte) error {
+	old, err := g.Image()
+	if err != nil {
+		return err
+	}
+	var b set.Builder
+	b.AddImage(old)
+	for _, c := range contents {
+		if err := b.Add(set.Content, digest.Sum(digest.SHA256, c)); err != nil {
+			return err
+		}
+	}
+	h := old.Header()
+	h.Generation++
+	if change != nil {
+		change(&h)
+	}
+	image, err := b.Build(h)
+	if err != nil {
+		return err
+	}
+	return g.Replace(image)
 }
 
 // A report writes cases.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"diglim/internal/kernel/gate"
@@ -29,13 +30,17 @@ const (
 type trial struct {
 	*report
 	dir    string
+	gate   *gate.Gate
+	before gate.Status
+	seen   [gate.Hooks][gate.Verdicts]uint64 // events
 	events chan gate.Event
-	stop   func() error
+	cancel context.CancelFunc
+	done   chan error
 }
 
 // newTrial starts to watch; events of before are left out.
-func newTrial(r *report) (*trial, error) {
-	dir, err := os.MkdirTemp("/tmp", "trial")
+func newTrial(r *report, where string) (*trial, error) {
+	dir, err := os.MkdirTemp(where, "trial")
 	if err != nil {
 		return nil, err
 	}
@@ -43,20 +48,44 @@ func newTrial(r *report) (*trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &trial{report: r, dir: dir, events: make(chan gate.Event, 1000)}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- g.Watch(ctx, func(e gate.Event) { t.events <- e }) }()
-	t.stop = func() error {
-		cancel()
-		err := <-done
-		if errors.Is(err, context.Canceled) {
-			err = nil
-		}
-		return errors.Join(err, g.Close(), os.RemoveAll(dir))
-	}
+	t := &trial{report: r, dir: dir, gate: g, events: make(chan gate.Event, 1000), cancel: cancel, done: make(chan error, 1)}
+	go func() { t.done <- g.Watch(ctx, func(e gate.Event) { t.events <- e }) }()
 	t.flush()
-	return t, nil
+	t.seen = [gate.Hooks][gate.Verdicts]uint64{}
+	t.before, err = g.Status()
+	return t, err
+}
+
+// stop ends the watch, and shows whether the counters agree with the events.
+func (t *trial) stop() error {
+	after, err := t.gate.Status()
+	if err != nil {
+		return err
+	}
+	agree := "the events"
+	for h := range after.Counts {
+		for v := range after.Counts[h] {
+			n := after.Counts[h][v] - t.before.Counts[h][v]
+			if v := gate.Verdict(v); v != gate.Known && n != t.seen[h][v] {
+				agree = fmt.Sprintf("%d %v %v, %d events", n, gate.Hook(h), v, t.seen[h][v])
+			}
+		}
+	}
+	if after.Lost != 0 || after.Suppressed != 0 {
+		agree = fmt.Sprintf("%d lost, %d suppressed", after.Lost, after.Suppressed)
+	}
+	t.line("counters are", "%s", agree)
+	known := ""
+	for h := range after.Counts {
+		known += fmt.Sprintf(" %v %d", gate.Hook(h), after.Counts[h][gate.Known]-t.before.Counts[h][gate.Known])
+	}
+	t.line("counters of known", "%s", known[1:])
+	t.cancel()
+	if err := <-t.done; !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return errors.Join(t.gate.Close(), os.RemoveAll(t.dir))
 }
 
 // flush takes the events that are there: all those until one that it causes
@@ -69,6 +98,7 @@ func (t *trial) flush() (before []gate.Event) {
 	for {
 		select {
 		case e := <-t.events:
+			t.seen[e.Hook][e.Verdict]++
 			if e.Path == marker {
 				return before
 			}
@@ -85,7 +115,7 @@ func (t *trial) expect(name string, content []byte, do func() error) {
 	err := do()
 	text := errno(err)
 	for _, e := range t.flush() {
-		text += fmt.Sprintf("; %v %v %v %s", e.Hook, e.Verdict, e.Reason, e.Path)
+		text += fmt.Sprintf("; %v %v %v %s", e.Hook, e.Verdict, e.Reason, strings.TrimPrefix(e.Path, t.dir+"/"))
 		if !e.Digest.IsZero() && e.Digest.String() != sum(content) {
 			text += " digest " + e.Digest.String()
 		}
@@ -131,7 +161,7 @@ func finit(path string) error {
 
 // try does what a gate has to judge.
 func try(r *report) error {
-	t, err := newTrial(r)
+	t, err := newTrial(r, "/tmp")
 	if err != nil {
 		return err
 	}
