@@ -28,8 +28,12 @@ import (
 // A gateway is what package gate does. Tests have one that is not in a kernel.
 type gateway interface {
 	Probe() error
+	// Enter says whether the gate is locked, and makes this process one that may
+	// then speak to it, if it can be.
+	Enter() (locked bool, err error)
 	Open() (openGate, error)
 	Start(*set.Image, gate.Options) (openGate, error)
+	Lock() error
 	Stop() error
 }
 
@@ -48,7 +52,18 @@ type kernelGate struct{}
 func systemGate() gateway { return kernelGate{} }
 
 func (kernelGate) Probe() error { return gate.Probe() }
+func (kernelGate) Lock() error  { return gate.Lock() }
 func (kernelGate) Stop() error  { return gate.Stop() }
+
+// Enter starts this program again, if the gate is locked: under the lock only
+// one can be a parser that nobody holds anything of.
+func (kernelGate) Enter() (locked bool, err error) {
+	locked, err = gate.Locked()
+	if !locked || err != nil {
+		return locked, err
+	}
+	return locked, errors.Join(gate.Sealed(), gate.TrustedWorld())
+}
 
 func (kernelGate) Open() (openGate, error) {
 	g, err := gate.Open()
@@ -99,23 +114,32 @@ func (g *gateFlags) set(f *flag.FlagSet) {
 type gateSystem struct {
 	gateway
 	cmdline string
+	locked  bool
 }
 
 // openGateSystem says what the kernel lacks if it can have no gate.
 func openGateSystem(g gateway, cmdline string) (system, error) {
 	if err := g.Probe(); err != nil {
-		// gate says it with the hint behind it.
-		text, hint, ok := strings.Cut(err.Error(), "\nhint: ")
-		if err = errors.New(text); ok {
-			err = cli.Hint(err, "%s", hint)
-		}
-		return nil, err
+		return nil, hinted(err)
 	}
-	return gateSystem{g, cmdline}, nil
+	locked, err := g.Enter()
+	if err != nil {
+		return nil, hinted(err)
+	}
+	return gateSystem{g, cmdline, locked}, nil
+}
+
+// hinted makes a hint of what package gate says behind an error.
+func hinted(err error) error {
+	text, hint, ok := strings.Cut(err.Error(), "\nhint: ")
+	if !ok {
+		return err
+	}
+	return cli.Hint(errors.New(text), "%s", hint)
 }
 
 // refused is an error that ends the command with cli.No.
-func refused(err error) error { return &cli.ExitError{Code: cli.No, Err: err} }
+func refused(err error) error { return &cli.ExitError{Code: cli.No, Err: hinted(err)} }
 
 // running returns the gate and its set, or nothing if there is none, or one
 // that decides nothing yet.
@@ -148,15 +172,11 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 	if err != nil {
 		return o, err
 	}
-	locked := false
-	if running != nil {
-		defer func() { err = errors.Join(err, running.Close()) }()
-		st, err := running.Status()
-		if err != nil {
-			return o, err
+	defer func() {
+		if running != nil {
+			err = errors.Join(err, running.Close())
 		}
-		locked = st.Locked
-	}
+	}()
 	header, err := s.header(a, old)
 	if err != nil {
 		return o, err
@@ -167,7 +187,7 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 	}
 
 	var b set.Builder
-	p := prover{ring: ring, unsigned: !locked, measured: measuredWith(s.cmdline)}
+	p := prover{ring: ring, unsigned: !s.locked, measured: measuredWith(s.cmdline)}
 	if a.verb == add && old != nil {
 		b.AddImage(old)
 		p.old = old
@@ -193,19 +213,34 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 			return o, refused(err)
 		}
 	}
-	if running == nil {
-		if running, err = s.Start(image, gate.Options{}); err != nil {
-			return o, err
-		}
-	} else if err := running.Replace(image); err != nil {
-		return o, refused(err)
+	if a.gate.lock && !s.locked {
+		s.warnParser(image, p.measured, a.stderr)
 	}
+	switch {
+	case running == nil:
+		if running, err = s.Start(image, gate.Options{Lock: a.gate.lock}); err != nil {
+			return o, refused(err)
+		}
+	default:
+		if err := gate.MayReplace(old.Header(), header, s.locked); err != nil {
+			return o, refused(err)
+		}
+		if err := running.Replace(image); err != nil {
+			return o, refused(err)
+		}
+		if a.gate.lock && !s.locked {
+			if err := s.Lock(); err != nil {
+				return o, refused(err)
+			}
+		}
+	}
+	s.locked = s.locked || a.gate.lock
 	st, err := running.Status()
 	if err != nil {
 		return o, err
 	}
 	return outcome{digests: p.digests, lists: p.lists, already: p.already, gate: &gateOutcome{
-		mode: header.Mode.String(), scope: scope.Name(header.Rules), locked: st.Locked, generation: header.Generation,
+		mode: header.Mode.String(), scope: scope.Name(header.Rules), locked: s.locked, generation: header.Generation,
 		digests: image.Digests(), bytes: int(st.Bytes), useless: p.useless, measured: p.measured,
 	}}, nil
 }
@@ -243,6 +278,19 @@ func (s gateSystem) header(a *application, old *set.Image) (h set.Header, err er
 	defer root.Close()
 	h.Initramfs, err = trust.InInitramfs(root)
 	return h, err
+}
+
+// warnParser says so if the lock would keep this program out.
+func (s gateSystem) warnParser(m *set.Image, alg digest.Algorithm, stderr io.Writer) {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil || !alg.Available() {
+		return
+	}
+	defer f.Close()
+	h := alg.Hash()
+	if _, err := io.Copy(h, f); err == nil && !m.Has(set.Parser, digest.Of(alg, h)) {
+		fmt.Fprintln(stderr, "under the lock this set stays until reboot: no parser list has this program")
+	}
 }
 
 // loadRing reads the keys. Without the usual directory there are none.
@@ -323,6 +371,7 @@ func (s gateSystem) status() (report, error) {
 	}
 	r.running = true
 	r.Status, err = g.Status()
+	r.Locked = s.locked
 	return r, errors.Join(err, g.Close())
 }
 

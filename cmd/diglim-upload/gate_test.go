@@ -1,3 +1,5 @@
+//go:build !nobpf && (amd64 || arm64)
+
 package main
 
 import (
@@ -48,6 +50,13 @@ func (g fileGate) Probe() error {
 	return nil
 }
 
+func (g fileGate) Enter() (locked bool, err error) {
+	_, err = os.Stat(g.path + "locked")
+	return err == nil, nil
+}
+
+func (g fileGate) Lock() error { return os.WriteFile(g.path+"locked", nil, 0o600) }
+
 func (g fileGate) Open() (openGate, error) {
 	if _, err := os.Stat(g.path); errors.Is(err, fs.ErrNotExist) {
 		return nil, gate.ErrNone
@@ -55,8 +64,17 @@ func (g fileGate) Open() (openGate, error) {
 	return g, nil
 }
 
-func (g fileGate) Start(m *set.Image, _ gate.Options) (openGate, error) { return g, g.Replace(m) }
+func (g fileGate) Start(m *set.Image, o gate.Options) (openGate, error) {
+	if o.Lock {
+		return g, errors.Join(g.Replace(m), g.Lock())
+	}
+	return g, g.Replace(m)
+}
+
 func (g fileGate) Stop() error {
+	if locked, _ := g.Enter(); locked {
+		return gate.ErrLocked
+	}
 	err := os.Remove(g.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return gate.ErrNone
@@ -82,8 +100,6 @@ func (g fileGate) Status() (gate.Status, error) {
 		return gate.Status{}, err
 	}
 	s := gate.Status{Header: m.Header(), Digests: m.Digests(), Tables: m.Tables(), Bytes: uint64(len(m.Bytes())), Around: 65536}
-	_, err = os.Stat(g.path + "locked")
-	s.Locked = err == nil
 	s.Counts[gate.Exec][gate.Known] = 1200
 	s.Counts[gate.Mmap][gate.Denied] = 3
 	s.Sent, s.Lost = 3, 1
@@ -142,6 +158,7 @@ func addGateFiles(t *testing.T, files map[string][]byte) {
 	compact := compactList(t, digestlist.File, sum("d"))
 	files["keys/vendor.asc"] = rpmtest.Public(t, vendor)
 	files["keys/more/lists.pem"] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: known.Raw})
+	files["lesskeys/vendor.asc"] = files["keys/vendor.asc"]
 	files["otherkeys/stranger.asc"] = rpmtest.Public(t, stranger)
 	files["badkeys/README"] = []byte("not a key")
 	files["good/0-file_list-rpm-p-1.0-1.noarch"] = good

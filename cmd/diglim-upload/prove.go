@@ -78,17 +78,13 @@ func (p *prover) take(b *set.Builder, entries []trust.Entry) error {
 		if zero(e.Digest) {
 			return fmt.Errorf("digest %s, which is that of no file", e.Digest)
 		}
-		there = there && p.old.Has(set.Content, e.Digest) && (!e.Parser || p.old.Has(set.Parser, e.Digest))
+		there = there && p.old.Has(e.Kind, e.Digest)
 	}
 	for _, e := range entries {
-		kind := set.Content
-		if e.Parser {
-			kind = set.Parser
-		}
-		if err := b.Add(kind, e.Digest); err != nil {
+		if err := b.Add(e.Kind, e.Digest); err != nil {
 			return err
 		}
-		if e.Digest.Algorithm() != p.measured {
+		if e.Kind != set.Verity && e.Digest.Algorithm() != p.measured {
 			p.useless++
 		}
 	}

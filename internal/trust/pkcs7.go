@@ -169,16 +169,16 @@ type signer struct {
 }
 
 func parseSigner(der []byte) (signer, error) {
-	var outer, inner, data, infos, info cryptobyte.String
-	var id encoding_asn1.ObjectIdentifier
+	var outer, inner, data, algs, infos, info cryptobyte.String
+	var id, digestID encoding_asn1.ObjectIdentifier
 	explicit := asn1.Tag(0).Constructed().ContextSpecific()
 	in := cryptobyte.String(der)
 	if !in.ReadASN1(&outer, asn1.SEQUENCE) || !in.Empty() ||
 		!outer.ReadASN1ObjectIdentifier(&id) || !id.Equal(oidSignedData()) ||
 		!outer.ReadASN1(&inner, explicit) || !outer.Empty() ||
 		!inner.ReadASN1(&data, asn1.SEQUENCE) || !inner.Empty() ||
-		!data.SkipASN1(asn1.INTEGER) || // version
-		!data.SkipASN1(asn1.SET) || // digest algorithms: the signer names its own
+		!readVersion(&data) ||
+		!data.ReadASN1(&algs, asn1.SET) || !readAlgorithm(&algs, &digestID) || !algs.Empty() ||
 		!data.ReadASN1(&inner, asn1.SEQUENCE) ||
 		!inner.ReadASN1ObjectIdentifier(&id) || !id.Equal(oidData()) {
 		return signer{}, errDER
@@ -196,19 +196,19 @@ func parseSigner(der []byte) (signer, error) {
 		return signer{}, errors.New("more than one signer")
 	}
 	var s signer
-	var name, digestAlg, sigAlg cryptobyte.String
-	var digestID, sigID encoding_asn1.ObjectIdentifier
-	if !info.SkipASN1(asn1.INTEGER) || // version
+	var name cryptobyte.String
+	var sigID encoding_asn1.ObjectIdentifier
+	if !readVersion(&info) ||
 		!info.ReadASN1(&name, asn1.SEQUENCE) ||
 		!name.ReadASN1Element((*cryptobyte.String)(&s.issuer), asn1.SEQUENCE) ||
 		!name.ReadASN1Element((*cryptobyte.String)(&s.serial), asn1.INTEGER) || !name.Empty() ||
-		!info.ReadASN1(&digestAlg, asn1.SEQUENCE) || !digestAlg.ReadASN1ObjectIdentifier(&digestID) {
+		!readAlgorithm(&info, &id) || !id.Equal(digestID) {
 		return signer{}, errDER
 	}
 	if info.PeekASN1Tag(explicit) {
 		return signer{}, errors.New("it has attributes")
 	}
-	if !info.ReadASN1(&sigAlg, asn1.SEQUENCE) || !sigAlg.ReadASN1ObjectIdentifier(&sigID) ||
+	if !readAlgorithm(&info, &sigID) ||
 		!info.ReadASN1((*cryptobyte.String)(&s.signature), asn1.OCTET_STRING) {
 		return signer{}, errDER
 	}
@@ -224,4 +224,19 @@ func parseSigner(der []byte) (signer, error) {
 		}
 	}
 	return signer{}, fmt.Errorf("signature algorithm %s over hash %s", sigID, digestID)
+}
+
+// readVersion reads the version that goes with one signer who is named by
+// issuer and serial number, and no certificates (RFC 5652 sections 5.1 and 5.3).
+func readVersion(s *cryptobyte.String) bool {
+	var version int
+	return s.ReadASN1Integer(&version) && version == 1
+}
+
+// readAlgorithm reads an AlgorithmIdentifier without parameters, or with NULL
+// for them.
+func readAlgorithm(s *cryptobyte.String, id *encoding_asn1.ObjectIdentifier) bool {
+	var alg, null cryptobyte.String
+	return s.ReadASN1(&alg, asn1.SEQUENCE) && alg.ReadASN1ObjectIdentifier(id) &&
+		(alg.Empty() || alg.ReadASN1(&null, asn1.NULL) && null.Empty() && alg.Empty())
 }

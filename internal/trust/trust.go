@@ -17,6 +17,7 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/digest"
+	"diglim/internal/kernel/gate/set"
 	"diglim/internal/keyring"
 	"diglim/internal/modsig"
 )
@@ -165,8 +166,8 @@ func (r *Ring) Empty() bool { return len(r.files) == 0 }
 
 // An Entry is a digest that a list vouches for.
 type Entry struct {
+	Kind   set.Kind
 	Digest digest.Digest
-	Parser bool // of a program that may upload lists
 }
 
 // Prove appends the digests of a list to entries if a key of the Ring vouches
@@ -195,16 +196,17 @@ func (r *Ring) Prove(entries []Entry, file []byte, format digestlist.Format, ini
 	}
 	switch format {
 	case digestlist.FormatCompact:
-		blocks, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, payload)
+		blocks, err := parseCompact(payload)
 		if err != nil {
 			return entries, err
 		}
 		for _, b := range blocks {
-			if b.Type != digestlist.File && b.Type != digestlist.Parser {
+			kind, ok := kinds[b.Type]
+			if !ok {
 				continue
 			}
 			for _, d := range b.Digests {
-				entries = append(entries, Entry{d, b.Type == digestlist.Parser})
+				entries = append(entries, Entry{kind, d})
 			}
 		}
 		return entries, nil
@@ -214,11 +216,26 @@ func (r *Ring) Prove(entries []Entry, file []byte, format digestlist.Format, ini
 			return entries, err
 		}
 		for _, e := range list.Entries {
-			entries = append(entries, Entry{Digest: e.Digest})
+			entries = append(entries, Entry{set.Content, e.Digest})
 		}
 		return entries, nil
 	}
 	return entries, fmt.Errorf("format %q cannot be uploaded", format)
+}
+
+// kinds are what the gate asks for. It does not ask for metadata.
+var kinds = map[digestlist.Type]set.Kind{digestlist.File: set.Content, digestlist.Parser: set.Parser, digestlist.Verity: set.Verity}
+
+// parseCompact reads a list of dialect v3 or bpf: what both have a number for
+// has the same in both.
+func parseCompact(payload []byte) ([]digestlist.Block, error) {
+	blocks, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, payload)
+	if err != nil {
+		if blocks, err := digestlist.ParseCompact(digestlist.BPF, digestlist.LittleEndian, payload); err == nil {
+			return blocks, nil
+		}
+	}
+	return blocks, err
 }
 
 func (r *Ring) proveRPM(entries []Entry, file []byte) ([]Entry, error) {
@@ -238,7 +255,7 @@ func (r *Ring) proveRPM(entries []Entry, file []byte) ([]Entry, error) {
 			return entries[:n], err
 		}
 		if digestlist.Listed(f) {
-			entries = append(entries, Entry{Digest: f.Digest})
+			entries = append(entries, Entry{set.Content, f.Digest})
 		}
 	}
 	return entries, nil

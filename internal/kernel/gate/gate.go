@@ -39,7 +39,7 @@ type Gate struct {
 // was. If the process is killed there is no gate, one that decides nothing and
 // that the next Start replaces, or a complete one. It returns ErrRunning if
 // there is one.
-func Start(image *set.Image, _ Options) (*Gate, error) {
+func Start(image *set.Image, o Options) (*Gate, error) {
 	if err := Probe(); err != nil {
 		return nil, err
 	}
@@ -73,6 +73,11 @@ func Start(image *set.Image, _ Options) (*Gate, error) {
 	}
 	if err := g.sets.Put(uint32(0), m); err != nil {
 		return nil, errors.Join(fmt.Errorf("put the first set in force: %w", err), g.Close(), os.RemoveAll(Dir))
+	}
+	if o.Lock {
+		if err := lock(g); err != nil {
+			return nil, errors.Join(err, g.Close(), stop())
+		}
 	}
 	return g, nil
 }
@@ -144,8 +149,20 @@ func otherSetattr(kernel *btf.Spec) (string, error) {
 }
 
 // Open returns the gate that this kernel has, or ErrNone. If something has been
-// mounted over its pins, it is found by its number in the kernel.
+// mounted over its pins, it is found by its number in the kernel. Under the lock
+// only a parser can have it.
 func Open() (*Gate, error) {
+	locked, err := Locked()
+	if err != nil {
+		return nil, err
+	}
+	if locked {
+		g, err := openByID()
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("%w, and this process is no parser", ErrLocked)
+		}
+		return g, err
+	}
 	g, err := openPinned()
 	if errors.Is(err, ErrNone) {
 		return openHidden()
@@ -391,6 +408,18 @@ func Stop() error {
 		return err
 	}
 	defer unlock()
+	return stop()
+}
+
+// stop takes the gate away. Pins must be locked.
+func stop() error {
+	locked, err := Locked()
+	if err != nil {
+		return err
+	}
+	if locked {
+		return ErrLocked
+	}
 	g, err := Open()
 	if err != nil {
 		return err

@@ -16,7 +16,9 @@ import (
 )
 
 // Options say what Start does besides.
-type Options struct{}
+type Options struct {
+	Lock bool // and lock it, see Lock
+}
 
 // What can go wrong with a gate besides the kernel's refusals.
 var (
