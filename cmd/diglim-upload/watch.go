@@ -8,7 +8,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
+	"path/filepath"
 	"time"
 
 	"diglim/internal/cli"
@@ -103,6 +105,10 @@ func eventObject(e gate.Event) cli.Object {
 
 // lockFile locks a file until unlock is called, or the process ends.
 func lockFile(path string) (unlock func(), err error) {
+	// There is no /run in a small initramfs.
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
