@@ -104,9 +104,6 @@ func TestGate(t *testing.T) {
 			guestgate("start log", append([]string{"start", "log"}, known...)...),
 			guestgate("try log", "try"),
 			guestgate("stop log", "stop"),
-			guestgate("start again", append([]string{"start", "enforce"}, known...)...),
-			guestgate("replace", "replace"),
-			guestgate("kill", "kill"),
 		}
 		m := writeMachine(t, ctx, k, p, tree, early...)
 		r, err := vm.Boot(ctx, m)

@@ -110,7 +110,6 @@ type Status struct {
 	Digests int
 	Tables  []set.Table
 	Bytes   uint64 // of kernel memory that the set takes, as /proc/PID/fdinfo says
-	Around  uint64 // of kernel memory that the other maps of the gate take
 	Locked  bool
 
 	Counts     [Hooks][Verdicts]uint64 // since the gate was started; nothing is lost

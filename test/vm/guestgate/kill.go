@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"time"
 
+	"diglim/internal/digest"
 	"diglim/internal/kernel/gate"
 	"diglim/internal/kernel/gate/set"
 
@@ -15,45 +18,66 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// churn starts and stops a gate, or replaces its set, until it is killed. Sets
-// of an even generation hold one more digest.
-func churn(what string) error {
+// churn starts and stops a gate, or replaces its set, until it is killed. It
+// says when it begins. The sets hold the digests; those of an odd generation
+// without the last.
+func churn(what string, digests []string) error {
+	var sums []digest.Digest
+	for _, text := range digests {
+		d, err := digest.Parse(text)
+		if err != nil {
+			return err
+		}
+		sums = append(sums, d)
+	}
+	fmt.Println("begins")
 	for {
+		var err error
 		switch what {
 		case "start":
-			if err := gate.Stop(); err != nil && !errors.Is(err, gate.ErrNone) {
-				return err
-			}
-			if err := start("enforce", []string{busybox}); err != nil {
-				return err
-			}
+			err = restart(sums)
 		case "replace":
-			g, err := gate.Open()
-			if err != nil {
-				return err
-			}
-			old, err := g.Image()
-			if err != nil {
-				return err
-			}
-			image, err := churned(old.Header().Generation + 1)
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(g.Replace(image), g.Close()); err != nil {
-				return err
-			}
+			err = replaceOnce(sums)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
 
-// churned is the set of a generation.
-func churned(generation uint64) (*set.Image, error) {
-	files := []string{"/proc/self/exe", "/proc/1/exe", busybox}
-	if generation%2 == 0 {
-		files = append(files, library)
+func restart(sums []digest.Digest) error {
+	if err := gate.Stop(); err != nil && !errors.Is(err, gate.ErrNone) {
+		return err
 	}
-	return imageOf(set.Header{Generation: generation, Mode: set.Enforce, Loaded: time.Unix(1, 0)}, files...)
+	image, err := churned(1, sums)
+	if err != nil {
+		return err
+	}
+	return startWith(image)
+}
+
+func replaceOnce(sums []digest.Digest) error {
+	g, err := gate.Open()
+	if err != nil {
+		return err
+	}
+	old, err := g.Image()
+	if err != nil {
+		return err
+	}
+	image, err := churned(old.Header().Generation+1, sums)
+	if err != nil {
+		return err
+	}
+	return errors.Join(g.Replace(image), g.Close())
+}
+
+// churned is the set of a generation.
+func churned(generation uint64, sums []digest.Digest) (*set.Image, error) {
+	if generation%2 == 1 {
+		sums = sums[:len(sums)-1]
+	}
+	return imageOf(set.Header{Generation: generation, Mode: set.Enforce, Loaded: time.Unix(1, 0)}, sums)
 }
 
 // kill kills processes at random moments and looks what they have left.
@@ -62,14 +86,20 @@ func kill(r *report) error {
 	fmt.Fprintln(os.Stderr, "seed", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 
-	// In the middle of Start or Stop: there is a whole gate, or none that decides.
-	var whole, none int
-	round, err := elapsedRound()
+	sums, err := sumFiles("/proc/self/exe", "/proc/1/exe", busybox, library)
 	if err != nil {
 		return err
 	}
+
+	// In the middle of Start or Stop: there is a whole gate, or none that decides.
+	var whole, none int
+	begin := time.Now()
+	if err := restart(sums); err != nil {
+		return err
+	}
+	round := time.Since(begin)
 	for range 40 {
-		if err := killAfter(time.Duration(random.Int64N(int64(round))), "start"); err != nil {
+		if err := killAfter(time.Duration(random.Int64N(int64(round))), "start", sums); err != nil {
 			return err
 		}
 		g, err := gate.Open()
@@ -97,14 +127,11 @@ func kill(r *report) error {
 	fmt.Fprintf(os.Stderr, "killed in start and stop: %d whole gates, %d none\n", whole, none)
 
 	// Whatever there is, the next one can start, and nothing else is attached.
-	if err := gate.Stop(); err != nil && !errors.Is(err, gate.ErrNone) {
-		return err
-	}
-	if err := start("enforce", []string{busybox}); err != nil {
+	if err := restart(sums); err != nil {
 		return fmt.Errorf("after the kills: %w", err)
 	}
 	attached := 0
-	for begin := time.Now(); time.Since(begin) < 20*time.Second; {
+	for begin = time.Now(); time.Since(begin) < 20*time.Second; {
 		if attached, err = links(); err != nil {
 			return err
 		}
@@ -119,10 +146,18 @@ func kill(r *report) error {
 	}
 	r.line("directories of pins", "%d", len(left))
 
+	begin = time.Now()
+	for range 2 {
+		if err := replaceOnce(sums); err != nil {
+			return err
+		}
+	}
+	round = time.Since(begin)
+
 	// In the middle of Replace: the set is one of those that were put in force.
 	odd, even := 0, 0
 	for range 200 {
-		if err := killAfter(time.Duration(random.Int64N(int64(150*time.Millisecond))), "replace"); err != nil {
+		if err := killAfter(time.Duration(random.Int64N(int64(round))), "replace", sums); err != nil {
 			return err
 		}
 		g, err := gate.Open()
@@ -134,11 +169,11 @@ func kill(r *report) error {
 			return err
 		}
 		h := image.Header()
-		want, err := churned(h.Generation)
+		want, err := churned(h.Generation, sums)
 		if err != nil {
 			return err
 		}
-		if h.Generation > 1 && string(want.Bytes()) != string(image.Bytes()) {
+		if string(want.Bytes()) != string(image.Bytes()) {
 			return fmt.Errorf("generation %d is not what was put in force", h.Generation)
 		}
 		if err := works(image, true); err != nil {
@@ -172,33 +207,38 @@ func works(image *set.Image, live bool) error {
 	return nil
 }
 
-// elapsedRound measures how long it takes to stop and start a gate.
-func elapsedRound() (time.Duration, error) {
-	begin := time.Now()
-	if err := gate.Stop(); err != nil && !errors.Is(err, gate.ErrNone) {
-		return 0, err
+// killAfter starts a process and kills it some time after it has begun. It must
+// not have ended by itself.
+func killAfter(d time.Duration, what string, sums []digest.Digest) error {
+	args := []string{"churn", what}
+	for _, sum := range sums {
+		args = append(args, sum.String())
 	}
-	if err := start("enforce", []string{busybox}); err != nil {
-		return 0, err
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
 	}
-	return time.Since(begin) * 3 / 2, nil
-}
-
-// killAfter starts a process and kills it after a time. It must not have ended.
-func killAfter(d time.Duration, what string) error {
-	cmd := exec.Command("/proc/self/exe", "churn", what)
-	cmd.Stdout = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	lines := bufio.NewReader(out)
+	if _, err := lines.ReadString('\n'); err != nil {
+		return fmt.Errorf("churn %s did not begin: %w", what, err)
+	}
 	timer := time.AfterFunc(d, func() { cmd.Process.Kill() })
 	defer timer.Stop()
-	err := cmd.Wait()
+	said, err := io.ReadAll(lines)
+	if err != nil {
+		return err
+	}
+	err = cmd.Wait()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() < 0 {
 		return nil
 	}
-	return fmt.Errorf("churn %s ended by itself: %v", what, err)
+	return fmt.Errorf("churn %s ended by itself: %v: %s", what, err, said)
 }
 
 // links counts the attached programs.

@@ -11,7 +11,7 @@
 //	guestgate policy                      have IMA measure what is executed or mapped executable
 //	guestgate replace                     sets of several sizes replace each other under load
 //	guestgate kill                        processes die in the middle of Start, Replace and Stop
-//	guestgate churn start|replace         what they do until then
+//	guestgate churn start|replace DIGEST...  what they do until then
 package main
 
 import (
@@ -61,7 +61,7 @@ func run(r *report, command string, args []string) error {
 	case "kill":
 		return kill(r)
 	case "churn":
-		return churn(args[0])
+		return churn(args[0], args[1:])
 	}
 	return fmt.Errorf("no command %s", command)
 }
@@ -72,10 +72,18 @@ func start(mode string, files []string) error {
 	if err != nil {
 		return err
 	}
-	image, err := imageOf(set.Header{Generation: 1, Mode: m}, append([]string{"/proc/self/exe", "/proc/1/exe"}, files...)...)
+	sums, err := sumFiles(append([]string{"/proc/self/exe", "/proc/1/exe"}, files...)...)
 	if err != nil {
 		return err
 	}
+	image, err := imageOf(set.Header{Generation: 1, Mode: m, Loaded: time.Now()}, sums)
+	if err != nil {
+		return err
+	}
+	return startWith(image)
+}
+
+func startWith(image *set.Image) error {
 	g, err := gate.Start(image, gate.Options{})
 	if err != nil {
 		return err
@@ -83,20 +91,26 @@ func start(mode string, files []string) error {
 	return g.Close()
 }
 
-// imageOf is a set of the contents of files.
-func imageOf(h set.Header, files ...string) (*set.Image, error) {
-	var b set.Builder
-	for _, name := range files {
+// sumFiles hashes files.
+func sumFiles(names ...string) ([]digest.Digest, error) {
+	var sums []digest.Digest
+	for _, name := range names {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			return nil, err
 		}
-		if err := b.Add(set.Content, digest.Sum(digest.SHA256, data)); err != nil {
+		sums = append(sums, digest.Sum(digest.SHA256, data))
+	}
+	return sums, nil
+}
+
+// imageOf is a set of digests of contents.
+func imageOf(h set.Header, sums []digest.Digest) (*set.Image, error) {
+	var b set.Builder
+	for _, d := range sums {
+		if err := b.Add(set.Content, d); err != nil {
 			return nil, err
 		}
-	}
-	if h.Loaded.IsZero() {
-		h.Loaded = time.Now()
 	}
 	return b.Build(h)
 }

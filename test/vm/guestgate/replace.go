@@ -114,7 +114,7 @@ func replace(r *report) error {
 		}
 		if i < len(images) {
 			r.line(fmt.Sprintf("%d digests", s.Digests-old.Digests()), "at most 36 bytes each: %t", s.Bytes <= uint64(36*s.Digests))
-			fmt.Fprintf(os.Stderr, "%d digests: %d bytes, %.2f each; around it %d\n", s.Digests, s.Bytes, float64(s.Bytes)/float64(s.Digests), s.Around)
+			fmt.Fprintf(os.Stderr, "%d digests: %d bytes, %.2f each\n", s.Digests, s.Bytes, float64(s.Bytes)/float64(s.Digests))
 		}
 	}
 	stop.Store(true)
