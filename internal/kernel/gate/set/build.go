@@ -108,7 +108,9 @@ func (b *Builder) Build(h Header) (*Image, error) {
 }
 
 // bucketsFor returns how many buckets hold n keys at a load in percent.
-func bucketsFor(n, load int) int { return (n*100 + slots*load - 1) / (slots * load) }
+func bucketsFor(n, load int) int {
+	return int((int64(n)*100 + slots*int64(load) - 1) / (slots * int64(load)))
+}
 
 // appendTable appends the buckets of the keys, which are sorted and different,
 // to the image.

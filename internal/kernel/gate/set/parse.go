@@ -110,8 +110,10 @@ func (m *Image) parseTables(r *wire.Reader, rules, tables int) {
 			r.FailAt(at+2, fmt.Errorf("bytes that must be zero are %#x", zero))
 		case uint64(t.First) != next:
 			r.FailAt(at+4, fmt.Errorf("buckets from block %d, must be %d", t.First, next))
-		case t.Digests == 0 || uint64(t.Digests) > uint64(t.Buckets)*slots:
-			r.FailAt(at+12, fmt.Errorf("%d digests in %d buckets", t.Digests, t.Buckets))
+		case t.Digests == 0 || t.Digests > MaxBlocks*slots:
+			r.FailAt(at+12, fmt.Errorf("%d digests", t.Digests))
+		case int64(t.Buckets) < int64(bucketsFor(int(t.Digests), maxLoad)) || int64(t.Buckets) > int64(bucketsFor(int(t.Digests), minLoad)):
+			r.FailAt(at+8, fmt.Errorf("%d buckets for %d digests", t.Buckets, t.Digests))
 		}
 		next += uint64(t.Buckets)
 		if next*BlockSize > uint64(len(m.b)) {

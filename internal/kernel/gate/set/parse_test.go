@@ -131,12 +131,15 @@ var bad = []struct {
 	{"tables in another order", func(b []byte) []byte { b[exTables] = 2; return b }, "offset 96: content sha256 comes after verity sha1"},
 	{"table, zero", u16(exTables+2, 1), "offset 82: bytes that must be zero"},
 	{"table, first", u32(exTables+4, 0), "offset 84: buckets from block 0, must be 3"},
-	{"table, buckets", u32(exTables+8, 2), "offset 100: buckets from block 4, must be 5"},
-	{"table beyond the end", u32(exTables+3*16+8, 2), "offset 136: 2 buckets from block 6 are beyond the image"},
-	{"table beyond all ends", u32(exTables+3*16+8, 1<<32-1), "offset 136: 4294967295 buckets"},
-	{"table, no buckets", u32(exTables+8, 0), "offset 92: 1 digests in 0 buckets"},
-	{"table, no digests", u32(exTables+12, 0), "offset 92: 0 digests in 1 buckets"},
-	{"table, more digests than fit", u32(exTables+12, 9), "offset 92: 9 digests in 1 buckets"},
+	{"table, buckets", u32(exTables+8, 2), "offset 88: 2 buckets for 1 digests"},
+	{"table beyond the end", all(u32(exTables+3*16+8, 2), u32(exTables+3*16+12, 9)), "offset 136: 2 buckets from block 6 are beyond the image"},
+	{"table of all buckets", u32(exTables+3*16+8, 1<<32-1), "offset 136: 4294967295 buckets for 1 digests"},
+	{"table of all digests", u32(exTables+12, 1<<32-1), "offset 92: 4294967295 digests"},
+	{"table of all", all(u32(exTables+3*16+8, 1<<22), u32(exTables+3*16+12, 31_000_000)), "offset 136: 4194304 buckets from block 6 are beyond"},
+	{"table, no buckets", u32(exTables+8, 0), "offset 88: 0 buckets for 1 digests"},
+	{"table, no digests", u32(exTables+12, 0), "offset 92: 0 digests"},
+	{"table, more digests than fit", u32(exTables+12, 9), "offset 88: 1 buckets for 9 digests"},
+	{"table, too full", u32(exTables+12, 8), "offset 88: 1 buckets for 8 digests"},
 	{"table, a digest more", all(u32(exTables+12, 2), u32(36, 6)), "offset 768: 1 digests, the table has 2"},
 	{"table, a digest less", all(u32(exTables+16+12, 1), u32(36, 4)), "offset 1024: 2 digests, the table has 1"},
 	{"behind the tables", flip(144), "offset 144: 112 bytes that must be 0"},
@@ -276,6 +279,22 @@ func TestMemoryCeiling(t *testing.T) {
 		if got := after.TotalAlloc - before.TotalAlloc; got > 32<<10 {
 			t.Errorf("%s: %d bytes allocated for an image of %d", name, got, len(image))
 		}
+	}
+}
+
+// A set costs 32 bytes and a quarter for each digest added, as much again to
+// sort them, and the image; all of it together, whether freed since or not.
+func TestBuilderMemory(t *testing.T) {
+	const n = 200_000
+	list := random(t, 1, digest.SHA256, n)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var b set.Builder
+	add(t, &b, set.Content, list...)
+	build(t, &b, plain)
+	runtime.ReadMemStats(&after)
+	if got := float64(after.TotalAlloc-before.TotalAlloc) / n; got < 64 || got > 110 {
+		t.Errorf("%.1f bytes allocated for a digest", got)
 	}
 }
 

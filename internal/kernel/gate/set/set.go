@@ -244,8 +244,11 @@ func slot(buckets []byte, bucket uint32, n int) *key {
 
 // slotOf returns the slot of a bucket that a key stands in, -1 if it does not.
 func slotOf(buckets []byte, bucket uint32, k *key) int {
+	block := (*[BlockSize]byte)(buckets[int(bucket)*BlockSize:])
+	word := k.word()
 	for n := range slots {
-		if s := slot(buckets, bucket, n); s.word() == k.word() && *s == *k {
+		s := block[n*keySize:][:keySize]
+		if binary.LittleEndian.Uint64(s) == word && key(s) == *k {
 			return n
 		}
 	}
