@@ -37,6 +37,21 @@ const maxUpload = 4<<20 - 4096
 // "<algorithm>-<digest in hex>-<label>.ascii".
 const maxName = 255
 
+// What an upload is, is the same for all interfaces.
+type (
+	Op     = upload.Op
+	List   = upload.List
+	Result = upload.Result
+)
+
+// The operations.
+const (
+	Add = upload.Add
+	Del = upload.Del
+)
+
+func controlFile(op Op) string { return [...]string{"digest_list_add", "digest_list_del"}[op] }
+
 // ErrNotThere says that the kernel has no DIGLIM.
 var ErrNotThere = errors.New("the kernel has no DIGLIM")
 
@@ -47,7 +62,7 @@ type Interface struct {
 	write func(path string, data []byte) error           // one open, one write(2), one close
 	ask   func(path string, data []byte) ([]byte, error) // one open, one write(2), and what can be read then
 
-	// algorithms are those in the names of loaded lists; none before one is seen.
+	// algorithms are those in the names of loaded lists, when some were first seen.
 	algorithms []digest.Algorithm
 
 	// maxLabel is the longest label, in bytes, for which the kernel's names of
@@ -82,21 +97,6 @@ func maxLabel(cmdline string) int {
 	}
 	return maxName - longest - len("-"+"-"+".ascii")
 }
-
-// These are upload's.
-type (
-	Op     = upload.Op
-	List   = upload.List
-	Result = upload.Result
-)
-
-// The operations.
-const (
-	Add = upload.Add
-	Del = upload.Del
-)
-
-func controlFile(op Op) string { return [...]string{"digest_list_add", "digest_list_del"}[op] }
 
 // Apply adds or deletes a list. A list that is there already, or gone already,
 // is no error, and is not written: the kernel would log the attempt, and a
