@@ -37,6 +37,21 @@ const maxUpload = 4<<20 - 4096
 // "<algorithm>-<digest in hex>-<label>.ascii".
 const maxName = 255
 
+// What an upload is, is the same for all interfaces.
+type (
+	Op     = upload.Op
+	List   = upload.List
+	Result = upload.Result
+)
+
+// The operations.
+const (
+	Add = upload.Add
+	Del = upload.Del
+)
+
+func controlFile(op Op) string { return [...]string{"digest_list_add", "digest_list_del"}[op] }
+
 // ErrNotThere says that the kernel has no DIGLIM.
 var ErrNotThere = errors.New("the kernel has no DIGLIM")
 
@@ -47,7 +62,9 @@ type Interface struct {
 	write func(path string, data []byte) error           // one open, one write(2), one close
 	ask   func(path string, data []byte) ([]byte, error) // one open, one write(2), and what can be read then
 
-	// algorithms are those in the names of loaded lists; none before one is seen.
+	// loaded has the names of lists by their digests, with these algorithms, as
+	// far as was seen. It only spares questions: others may upload, too.
+	loaded     map[digest.Digest][]string
 	algorithms []digest.Algorithm
 
 	// maxLabel is the longest label, in bytes, for which the kernel's names of
@@ -82,21 +99,6 @@ func maxLabel(cmdline string) int {
 	}
 	return maxName - longest - len("-"+"-"+".ascii")
 }
-
-// These are upload's.
-type (
-	Op     = upload.Op
-	List   = upload.List
-	Result = upload.Result
-)
-
-// The operations.
-const (
-	Add = upload.Add
-	Del = upload.Del
-)
-
-func controlFile(op Op) string { return [...]string{"digest_list_add", "digest_list_del"}[op] }
 
 // Apply adds or deletes a list. A list that is there already, or gone already,
 // is no error, and is not written: the kernel would log the attempt, and a
@@ -165,7 +167,7 @@ func (i *Interface) Apply(op Op, l List, buffered bool) (Result, error) {
 // apply writes one list, unless there is nothing to be done, and notes in r what
 // that changed. The kernel has the list by the digest of one of contents.
 func (i *Interface) apply(op Op, label string, r *Result, write func() error, contents ...[]byte) error {
-	held, known, err := i.held(contents)
+	held, known, err := i.held(op, label, contents)
 	switch {
 	case err != nil:
 		return err
@@ -179,6 +181,7 @@ func (i *Interface) apply(op Op, label string, r *Result, write func() error, co
 	switch {
 	case err == nil:
 		r.Done = true
+		i.note(op, label, contents)
 	case op == Add && errors.Is(err, unix.EEXIST):
 		return i.exists(label, r, contents)
 	case op == Del && errors.Is(err, unix.ENOENT):
@@ -195,8 +198,8 @@ func (i *Interface) apply(op Op, label string, r *Result, write func() error, co
 
 // exists explains why the kernel says that a list exists.
 func (i *Interface) exists(label string, r *Result, contents [][]byte) error {
-	i.algorithms = nil // the list may be the first with its algorithm
-	held, known, err := i.held(contents)
+	i.loaded = nil // the list may be the first with its algorithm
+	held, known, err := i.held(Add, label, contents)
 	switch {
 	case err != nil:
 		return err
@@ -211,13 +214,16 @@ func (i *Interface) exists(label string, r *Result, contents [][]byte) error {
 // held returns the name under which the kernel has a list with one of contents,
 // empty if it has none. The kernel digests lists with the algorithm that IMA is
 // set to; the names of what is loaded tell which. known is false if they do not.
-func (i *Interface) held(contents [][]byte) (label string, known bool, err error) {
-	if len(i.algorithms) == 0 {
+func (i *Interface) held(op Op, label string, contents [][]byte) (name string, known bool, err error) {
+	if len(i.loaded) == 0 {
+		i.loaded, i.algorithms = nil, nil
 		names, err := i.names()
 		if err != nil || len(names) == 0 {
 			return "", err == nil && names != nil, err
 		}
+		i.loaded = make(map[digest.Digest][]string, len(names))
 		for _, n := range names {
+			i.loaded[n.Digest] = append(i.loaded[n.Digest], n.Label)
 			if alg := n.Digest.Algorithm(); !slices.Contains(i.algorithms, alg) {
 				i.algorithms = append(i.algorithms, alg)
 			}
@@ -228,7 +234,14 @@ func (i *Interface) held(contents [][]byte) (label string, known bool, err error
 			return "", false, nil
 		}
 		for _, c := range contents {
-			answer, err := i.Query(digest.Sum(alg, c))
+			d := digest.Sum(alg, c)
+			switch labels := i.loaded[d]; {
+			case len(labels) == 0:
+				continue
+			case op == Del && len(labels) == 1 && labels[0] == label:
+				return label, true, nil // if it is not, deleting it does no harm
+			}
+			answer, err := i.Query(d)
 			if err != nil {
 				return "", false, err
 			}
@@ -238,6 +251,24 @@ func (i *Interface) held(contents [][]byte) (label string, known bool, err error
 		}
 	}
 	return "", true, nil
+}
+
+// note keeps in mind that a list was added or deleted. A list can have only one
+// of the digests noted: the kernel is asked about what seems to be there.
+func (i *Interface) note(op Op, label string, contents [][]byte) {
+	for _, alg := range i.algorithms {
+		if !alg.Available() {
+			return
+		}
+		for _, c := range contents {
+			d := digest.Sum(alg, c)
+			if op == Add {
+				i.loaded[d] = append(i.loaded[d], label)
+			} else {
+				i.loaded[d] = slices.DeleteFunc(i.loaded[d], func(l string) bool { return l == label })
+			}
+		}
+	}
 }
 
 func (i *Interface) checkLabel(label string) error {

@@ -156,6 +156,31 @@ func TestApplyKnown(t *testing.T) {
 	}
 }
 
+// The kernel is asked only about what seems to be there.
+func TestApplyAsksLittle(t *testing.T) {
+	asked := 0
+	i := &Interface{dir: loadedDir(t, Name{list, "x"}), maxLabel: maxLabel(""), write: func(string, []byte) error { return nil }}
+	a := List{Path: "/a", Format: digestlist.FormatCompact, Content: compact(t, 1)}
+	b := List{Path: "/b", Format: digestlist.FormatCompact, Content: compact(t, 2)}
+	i.ask = func(path string, query []byte) ([]byte, error) {
+		asked++
+		return answers(Name{digest.Sum(digest.SHA256, a.Content), "a"})(path, query)
+	}
+	for n, c := range []struct {
+		op    Op
+		list  List
+		done  bool
+		asked int // so far
+	}{
+		{Add, a, true, 0}, {Add, b, true, 0}, {Add, a, false, 1}, {Del, b, true, 1}, {Del, b, false, 1}, {Del, a, true, 1}, {Add, a, true, 1},
+	} {
+		r, err := i.Apply(c.op, c.list, false)
+		if err != nil || r.Done != c.done || asked != c.asked {
+			t.Errorf("step %d: %+v, %v, asked %d times", n, r, err, asked)
+		}
+	}
+}
+
 func TestStatus(t *testing.T) {
 	a, b := digest.Sum(digest.SHA256, []byte("a")), digest.Sum(digest.SHA256, []byte("b"))
 	files := []Name{{a, "first"}, {a, "second"}, {b, "gone.ascii"}, {list, "plain"}}

@@ -62,14 +62,23 @@ type Interface struct {
 	endian   digestlist.Endian
 	measure  bool // lists are used for measurement
 	appraise bool // and for appraisal
+	dbSize   int  // what the kernel keeps of digests, in bytes; below 0 if not known
 	log      measurements
 }
+
+// What a digest takes in the kernel beside itself (struct ima_digest), and the
+// least that one is, in bytes.
+const (
+	itemSize  = 28
+	minDigest = 16
+	maxDBSize = 64 << 20 // the kernel takes no larger ima_digest_db_size=
+)
 
 // Open finds the interface below the mount point of securityfs. The kernel
 // command line (of /proc/cmdline) tells what lists are used for, and in which
 // byte order they are.
 func Open(securityfs, cmdline string) (*Interface, error) {
-	i := &Interface{dir: filepath.Join(securityfs, Dir), write: upload.WriteFile, xattr: getxattr, endian: hostEndian()}
+	i := &Interface{dir: filepath.Join(securityfs, Dir), write: upload.WriteFile, xattr: getxattr, endian: hostEndian(), dbSize: -1}
 	i.log.path = filepath.Join(i.dir, "binary_runtime_measurements")
 	if _, err := os.Stat(filepath.Join(i.dir, controlFile(upload.Add))); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -84,11 +93,30 @@ func Open(securityfs, cmdline string) (*Interface, error) {
 			i.measure = i.measure || err == nil && pcr != measurePCR
 		case "ima_appraise_digest_list":
 			i.appraise = i.appraise || value == "digest" || value == "digest-nometadata"
+		case "ima_digest_db_size":
+			i.dbSize = parseSize(value)
 		case "ima_canonical_fmt":
 			i.endian = digestlist.LittleEndian
 		}
 	}
 	return i, nil
+}
+
+// parseSize reads a size as the kernel's memparse does. It is below 0 for one
+// that the kernel would not take.
+func parseSize(s string) int {
+	digits := strings.TrimRight(s, "KkMmGg")
+	n, err := strconv.ParseInt(digits, 0, 32)
+	switch suffix := s[len(digits):]; {
+	case err != nil || len(suffix) > 1:
+		return -1
+	case suffix != "":
+		n <<= 10 * (1 + strings.Index("KMG", strings.ToUpper(suffix)))
+	}
+	if n < 0 || n > maxDBSize {
+		return -1
+	}
+	return int(n)
 }
 
 func hostEndian() digestlist.Endian {
@@ -126,8 +154,13 @@ func (i *Interface) Apply(op upload.Op, l upload.List, buffered bool) (upload.Re
 	if r.Digests, err = i.checkContent(l.Name(), l.Content); err != nil {
 		return r, err
 	}
-	if op == upload.Del {
-		if n, err := i.Digests(); err != nil || n == 0 {
+	switch op {
+	case upload.Add:
+		if least := r.Digests * (itemSize + minDigest); i.dbSize >= 0 && least > i.dbSize {
+			return r, fmt.Errorf("%d digests take %d bytes at least, and the kernel keeps %d (ima_digest_db_size=)", r.Digests, least, i.dbSize)
+		}
+	case upload.Del:
+		if have, err := i.Digests(); err != nil || have == 0 {
 			return r, err
 		}
 	}
@@ -136,6 +169,8 @@ func (i *Interface) Apply(op upload.Op, l upload.List, buffered bool) (upload.Re
 	}
 	err = i.write(filepath.Join(i.dir, controlFile(op)), []byte(path))
 	switch {
+	case errors.Is(err, unix.EACCES) && i.appraise:
+		err = fmt.Errorf("%w (IMA rejects the list's signature, or digest lists are off in this kernel)", err)
 	case errors.Is(err, unix.EACCES):
 		err = fmt.Errorf("%w (%w)", ErrOff, err)
 	case errors.Is(err, unix.EINVAL):

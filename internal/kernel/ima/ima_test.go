@@ -120,12 +120,20 @@ func TestApply(t *testing.T) {
 			t.Errorf("%s: wrote %q, want %q", cmdline, s.written, want)
 		}
 		s.answer = unix.EACCES
-		if _, err := s.Apply(upload.Add, s.list, false); !errors.Is(err, ErrOff) {
+		if _, err := s.Apply(upload.Add, s.list, false); !errors.Is(err, unix.EACCES) || errors.Is(err, ErrOff) != !s.appraise {
 			t.Errorf("%s: answered EACCES: %v", cmdline, err)
 		}
 	}
+	// What is said to be too much for the kernel's memory can only go.
+	s := newSetting(t, pcr11+" ima_digest_db_size=87", bothLines, listName, content, signed)
+	if r, err := s.Apply(upload.Add, s.list, false); err == nil || !strings.Contains(err.Error(), "2 digests take 88 bytes at least") || len(s.written) > 0 {
+		t.Errorf("no room: %+v, %v, %q", r, err, s.written)
+	}
+	if r, err := s.Apply(upload.Del, s.list, false); err != nil || !r.Done {
+		t.Errorf("no room: del: %+v, %v", r, err)
+	}
 	// With nothing loaded there is nothing to delete.
-	s := newSetting(t, pcr11, bothLines, listName, content, signed)
+	s = newSetting(t, pcr11, bothLines, listName, content, signed)
 	if err := os.WriteFile(filepath.Join(s.dir, countFile), []byte("0\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -332,5 +340,13 @@ func TestOpen(t *testing.T) {
 	}
 	if n, err := s.Digests(); err == nil {
 		t.Errorf("%d digests", n)
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for s, want := range map[string]int{"0": 0, "8M": 8 << 20, "0x10k": 16 << 10, "64M": 64 << 20, "65M": -1, "1G": -1, "": -1, "M": -1, "8MM": -1, "-1": -1, "x": -1} {
+		if got := parseSize(s); got != want {
+			t.Errorf("%q: %d, want %d", s, got, want)
+		}
 	}
 }

@@ -1,15 +1,19 @@
 package ima
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
 
+	"diglim/digestlist"
 	"diglim/internal/digest"
 	"diglim/tpm/imalog"
 )
 
-// measurements follows IMA's log, from where it stopped reading.
+// measurements follows IMA's log, from where it stopped reading, and remembers
+// the digest lists. The log names a file by its path: it cannot tell one from
+// another with the same path and content that was there before.
 type measurements struct {
 	path string
 	file *os.File
@@ -21,6 +25,9 @@ type measurement struct {
 	path   string
 	digest digest.Digest
 }
+
+// listMark is in the name of every list that this kernel is given.
+const listMark = "_list-" + string(digestlist.FormatCompact) + "-"
 
 // maxLog is the limit on what is read of the log at a time, in bytes.
 const maxLog = 256 << 20
@@ -59,7 +66,7 @@ func (m *measurements) follow() error {
 		if err != nil {
 			return err
 		}
-		if e.Known && !e.Violation {
+		if e.Known && !e.Violation && bytes.Contains(e.Path, []byte(listMark)) {
 			m.seen[measurement{string(e.Path), e.Digest}] = true
 			m.algs[e.Digest.Algorithm()] = true
 		}
