@@ -5,9 +5,9 @@
  * The lock: once armed, nobody takes the gate down until the next boot, and
  * only a parser reaches its maps, a program that the set itself lists.
  *
- * What keeps the gate are pins in a bpffs of its own, mounted in the initramfs
- * on a directory that nobody sees after switch_root. So little needs to be
- * guarded: that bpffs, the maps by their ids, the BPF programs that could
+ * What keeps the gate are pins in a bpffs that is mounted a second time, in the
+ * initramfs, on a directory that nobody sees after switch_root. So little needs
+ * to be guarded: those pins, the maps by their ids, the BPF programs that could
  * override ours, and ftrace, which ours hang on.
  */
 #include "image.h"
@@ -113,11 +113,10 @@ struct place {
 	__u64 ino;
 };
 
-/* The bpffs that holds the gate, and the directory that it is mounted on. */
-const volatile __u64 hidden_dev;
-const volatile struct place hidden_at;
-/* The directory in /sys/fs/bpf with the pins that everybody sees. */
+/* The directory with the pins, in bpffs. */
 const volatile struct place pins;
+/* The directory that bpffs is mounted on a second time. */
+const volatile struct place hidden;
 /* By number: the program types that may still be loaded. */
 const volatile __u64 harmless_types;
 
@@ -153,7 +152,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32);
+	__type(key, int);
 	__type(value, __u8);
 } parsers SEC(".maps");
 
@@ -275,20 +274,13 @@ int BPF_PROG(lock_bpf, int cmd, struct bpf_attr_prog_load *attr)
 
 	if (!is_armed())
 		return 0;
-	switch (cmd) {
-	case BPF_RAW_TRACEPOINT_OPEN:
-	case BPF_LINK_UPDATE:
-	case BPF_LINK_GET_FD_BY_ID:
-	case BPF_LINK_DETACH:
-	case BPF_ITER_CREATE:
-	case BPF_ENABLE_STATS:
-		return -EPERM;
-	case BPF_PROG_LOAD:
-		/* The kernel's copy: nobody changes it between here and its use. */
-		if (bpf_probe_read_kernel(&type, sizeof(type), &attr->prog_type))
-			return -EPERM;
-		DENY_IF(type > 63 || !(harmless_types >> type & 1));
-	}
+	DENY_IF(cmd == BPF_RAW_TRACEPOINT_OPEN || cmd == BPF_LINK_UPDATE || cmd == BPF_LINK_GET_FD_BY_ID ||
+		cmd == BPF_LINK_DETACH || cmd == BPF_ITER_CREATE || cmd == BPF_ENABLE_STATS);
+	if (cmd != BPF_PROG_LOAD)
+		return 0;
+	/* The kernel's copy: nobody changes it between here and its use. */
+	DENY_IF(bpf_probe_read_kernel(&type, sizeof(type), &attr->prog_type));
+	DENY_IF(type > 63 || !(harmless_types >> type & 1));
 	return 0;
 }
 
@@ -325,12 +317,9 @@ static __always_inline bool inode_is(struct inode___lock *inode, const volatile 
 	return inode && BPF_CORE_READ(inode, i_ino) == p->ino && BPF_CORE_READ(inode, i_sb, s_dev) == p->dev;
 }
 
-/* Is it the directory with the pins, or in the bpffs of our own? */
 static __always_inline bool holds_pins(struct inode *dir)
 {
-	struct inode___lock *inode = (void *)dir;
-
-	return BPF_CORE_READ(inode, i_sb, s_dev) == hidden_dev || inode_is(inode, &pins);
+	return inode_is((void *)dir, &pins);
 }
 
 /*
@@ -342,7 +331,7 @@ static __always_inline bool must_stay(struct dentry *dentry)
 {
 	struct inode___lock *inode = BPF_CORE_READ((struct dentry___lock *)dentry, d_inode);
 
-	return inode_is(inode, &pins) || inode_is(inode, &hidden_at);
+	return inode_is(inode, &pins) || inode_is(inode, &hidden);
 }
 
 SEC("lsm/inode_unlink")
@@ -370,22 +359,23 @@ int BPF_PROG(lock_rename, struct inode *old_dir, struct dentry *old_dentry,
 	return 0;
 }
 
-static __always_inline bool is_hidden(struct vfsmount *mnt)
+/* Only the hidden mount matters, but it looks like the others of its bpffs. */
+static __always_inline bool is_bpffs(struct vfsmount *mnt)
 {
-	return BPF_CORE_READ(mnt, mnt_sb, s_dev) == hidden_dev;
+	return BPF_CORE_READ(mnt, mnt_sb, s_dev) == pins.dev;
 }
 
 SEC("lsm/sb_umount")
 int BPF_PROG(lock_umount, struct vfsmount *mnt, int flags)
 {
-	DENY_IF(is_armed() && is_hidden(mnt));
+	DENY_IF(is_armed() && is_bpffs(mnt));
 	return 0;
 }
 
 SEC("lsm/move_mount")
 int BPF_PROG(lock_move, struct path *from, struct path *to)
 {
-	DENY_IF(is_armed() && is_hidden(BPF_CORE_READ((struct path___lock *)from, mnt)));
+	DENY_IF(is_armed() && is_bpffs(BPF_CORE_READ((struct path___lock *)from, mnt)));
 	return 0;
 }
 

@@ -22,9 +22,12 @@ import (
 
 //go:generate go tool bpf2go -go-package gate -target bpfel -tags "!nobpf" -no-global-types -output-stem lock -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror -mcpu=v3" lock lock.bpf.c
 
-// hidden is where the bpffs of the lock is mounted in the initramfs. After
+// hidden is where bpffs is mounted a second time, in the initramfs. After
 // switch_root no path leads there.
 const hidden = "/.diglim"
+
+// lockPrefix is what the names of the lock's programs and pins start with.
+const lockPrefix = "lock_"
 
 const (
 	ftraceEnabled = "/proc/sys/kernel/ftrace_enabled"
@@ -78,21 +81,14 @@ func lock(g *Gate) error {
 		return ErrLocked
 	}
 
-	var l lockPlaces
-	if err := l.prepare(); err != nil {
+	places, err := hide()
+	if err != nil {
 		return err
 	}
-	if err := l.attach(g); err != nil {
+	if err := lockWith(g, places); err != nil {
 		return fmt.Errorf("not locked: %w", errors.Join(err, unhide()))
 	}
 	return nil
-}
-
-// lockPlaces are what the programs are told before they are loaded.
-type lockPlaces struct {
-	hiddenDev uint64
-	hiddenAt  place
-	pins      place
 }
 
 // A place is a directory as the kernel names it: struct place of lock.bpf.c.
@@ -110,31 +106,41 @@ func placeOf(path string) (place, error) {
 	return place{Dev: uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev)), Ino: st.Ino}, nil
 }
 
-// prepare mounts the hidden bpffs, in place of what a killed process has left.
-func (l *lockPlaces) prepare() (err error) {
+// hide mounts bpffs on the hidden directory, in place of what a killed process
+// has left, and returns the places that the programs of the lock guard, by the
+// names of their variables.
+func hide() (map[string]place, error) {
 	if err := unhide(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.Mkdir(hidden, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+		return nil, err
 	}
-	if l.hiddenAt, err = placeOf(hidden); err != nil {
-		return err
+	at, err := placeOf(hidden)
+	if err != nil {
+		return nil, err
 	}
-	if err := unix.Mount("bpf", hidden, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700"); err != nil {
-		return fmt.Errorf("mount bpffs on %s: %w", hidden, err)
+	pins, err := placeOf(Dir)
+	if err != nil {
+		return nil, err
 	}
-	root, err := placeOf(hidden)
+	if err := unix.Mount(bpffs, hidden, "", unix.MS_BIND, ""); err != nil {
+		return nil, fmt.Errorf("bind %s to %s: %w", bpffs, hidden, err)
+	}
+	return map[string]place{"hidden": at, "pins": pins}, nil
+}
+
+// unhide takes the hidden mount away, and the pins of the lock's programs.
+func unhide() error {
+	pins, err := filepath.Glob(Dir + "/" + lockPrefix + "*")
 	if err != nil {
 		return err
 	}
-	l.hiddenDev = root.Dev
-	l.pins, err = placeOf(Dir)
-	return err
-}
-
-// unhide takes the hidden bpffs away, and with it the pins.
-func unhide() error {
+	for _, pin := range pins {
+		if err := os.Remove(pin); err != nil {
+			return err
+		}
+	}
 	for {
 		err := unix.Unmount(hidden, unix.MNT_DETACH)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
@@ -146,9 +152,9 @@ func unhide() error {
 	}
 }
 
-// attach loads the programs of the lock, attaches and pins them, and arms them
+// lockWith loads the programs of the lock, attaches and pins them, and arms them
 // as its last act.
-func (l *lockPlaces) attach(g *Gate) error {
+func lockWith(g *Gate, places map[string]place) error {
 	spec, err := loadLock()
 	if err != nil {
 		return err
@@ -157,9 +163,10 @@ func (l *lockPlaces) attach(g *Gate) error {
 	for _, t := range harmless {
 		types |= 1 << t
 	}
-	for name, value := range map[string]any{
-		"hidden_dev": l.hiddenDev, "hidden_at": l.hiddenAt, "pins": l.pins, "harmless_types": types,
-	} {
+	if err := spec.Variables["harmless_types"].Set(types); err != nil {
+		return err
+	}
+	for name, value := range places {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -172,7 +179,7 @@ func (l *lockPlaces) attach(g *Gate) error {
 	}
 	defer c.Close() // pins hold it
 
-	ours, err := keepGate()
+	ours, err := guarded()
 	if err != nil {
 		return err
 	}
@@ -185,7 +192,7 @@ func (l *lockPlaces) attach(g *Gate) error {
 		return err
 	}
 	for name, program := range c.Programs {
-		if err := keepProgram(name, program); err != nil {
+		if err := attachLock(program, filepath.Join(Dir, name)); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -206,9 +213,8 @@ func (l *lockPlaces) attach(g *Gate) error {
 	return armed.Freeze()
 }
 
-// keepGate pins what belongs to the gate a second time, in the hidden bpffs,
-// and returns it.
-func keepGate() (*objects, error) {
+// guarded returns the programs of the gate, and the maps that they use.
+func guarded() (*objects, error) {
 	entries, err := os.ReadDir(Dir)
 	if err != nil {
 		return nil, err
@@ -219,8 +225,7 @@ func keepGate() (*objects, error) {
 		if err != nil {
 			continue // a map, which the programs hold
 		}
-		err = errors.Join(keepLink(e.Name(), l), ours.addLink(l), l.Close())
-		if err != nil {
+		if err := errors.Join(ours.addLink(l), l.Close()); err != nil {
 			return nil, fmt.Errorf("%s: %w", e.Name(), err)
 		}
 	}
@@ -230,20 +235,16 @@ func keepGate() (*objects, error) {
 	return ours, nil
 }
 
-// keepProgram attaches a program of the lock for as long as the hidden bpffs
-// exists.
-func keepProgram(name string, program *ebpf.Program) error {
-	var l link.Link
-	var err error
-	if program.Type() == ebpf.CGroupSysctl {
-		l, err = attachRootCgroup(program)
-	} else {
-		l, err = link.AttachLSM(link.LSMOptions{Program: program})
+// attachLock attaches a program of the lock for as long as pin exists.
+func attachLock(program *ebpf.Program, pin string) error {
+	if program.Type() != ebpf.CGroupSysctl {
+		return attachProgram(program, pin)
 	}
+	l, err := attachRootCgroup(program)
 	if err != nil {
 		return err
 	}
-	return errors.Join(keepLink(name, l), l.Close())
+	return errors.Join(l.Pin(pin), l.Close())
 }
 
 // attachRootCgroup attaches a program for sysctls to all processes. The root of
@@ -269,16 +270,6 @@ func attachRootCgroup(program *ebpf.Program) (link.Link, error) {
 	}
 	defer unix.Close(root)
 	return link.AttachRawLink(link.RawLinkOptions{Target: root, Program: program, Attach: ebpf.AttachCGroupSysctl})
-}
-
-// keepLink pins a link in the hidden bpffs, where else it may be pinned.
-func keepLink(name string, l link.Link) error {
-	withFD, ok := l.(interface{ FD() int })
-	if !ok {
-		return fmt.Errorf("%T cannot be pinned twice", l)
-	}
-	// Link.Pin would move the pin that is there.
-	return pinFD(withFD.FD(), filepath.Join(hidden, name))
 }
 
 // objects are programs and maps by the kernel's ids.

@@ -34,8 +34,7 @@ const (
 	lockProgLockUmount   = "lock_umount"
 	lockProgLockUnlink   = "lock_unlink"
 	lockVarHarmlessTypes = "harmless_types"
-	lockVarHiddenAt      = "hidden_at"
-	lockVarHiddenDev     = "hidden_dev"
+	lockVarHidden        = "hidden"
 	lockVarPins          = "pins"
 )
 
@@ -111,8 +110,7 @@ type lockMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type lockVariableSpecs struct {
 	HarmlessTypes *ebpf.VariableSpec `ebpf:"harmless_types"`
-	HiddenAt      *ebpf.VariableSpec `ebpf:"hidden_at"`
-	HiddenDev     *ebpf.VariableSpec `ebpf:"hidden_dev"`
+	Hidden        *ebpf.VariableSpec `ebpf:"hidden"`
 	Pins          *ebpf.VariableSpec `ebpf:"pins"`
 }
 
@@ -156,8 +154,7 @@ func (m *lockMaps) Close() error {
 // It can be passed to loadLockObjects or ebpf.CollectionSpec.LoadAndAssign.
 type lockVariables struct {
 	HarmlessTypes *ebpf.Variable `ebpf:"harmless_types"`
-	HiddenAt      *ebpf.Variable `ebpf:"hidden_at"`
-	HiddenDev     *ebpf.Variable `ebpf:"hidden_dev"`
+	Hidden        *ebpf.Variable `ebpf:"hidden"`
 	Pins          *ebpf.Variable `ebpf:"pins"`
 }
 

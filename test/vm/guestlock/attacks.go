@@ -24,6 +24,7 @@ type attack struct {
 	name string
 	do   func() error
 	undo func() error // of what it leaves behind; may be nil
+	sys  bool         // takes /sys away, and with it what other attacks are on
 }
 
 const bpffs = "/sys/fs/bpf"
@@ -31,72 +32,76 @@ const bpffs = "/sys/fs/bpf"
 // attacks are tried in this order.
 var attacks = []attack{
 	// The pins and where they are.
-	{"remove a pin", func() error { return os.Remove(gate.Dir + "/diglim_exec") }, nil},
-	{"remove all pins", removePins, nil},
-	{"rename a pin", func() error { return os.Rename(gate.Dir+"/diglim_exec", gate.Dir+"/other") }, nil},
-	{"rename the directory", func() error { return os.Rename(gate.Dir, bpffs+"/other") }, func() error { return os.RemoveAll(bpffs + "/other") }},
-	{"rename over a pin", renameOver, nil},
-	{"chmod and chown the pins", chmodPins, nil},
-	{"umount bpffs", func() error { return unix.Unmount(bpffs, 0) }, mountBPF},
-	{"umount -l bpffs", func() error { return unix.Unmount(bpffs, unix.MNT_DETACH) }, mountBPF},
-	{"umount -l /sys", func() error { return unix.Unmount("/sys", unix.MNT_DETACH) }, mountSys},
-	{"move bpffs, remove the pins", moveAndRemove, mountBPF},
-	{"bind bpffs, remove the pins", bindAndRemove, func() error { return unix.Unmount("/tmp/bound", unix.MNT_DETACH) }},
-	{"mount over the pins", func() error { return unix.Mount("bpf", bpffs, "bpf", 0, "") }, func() error { return unix.Unmount(bpffs, 0) }},
-	{"umount in another mount namespace", inNamespace(unix.MS_PRIVATE, umountAll), mountBPF},
-	{"umount in a namespace that propagates", inNamespace(unix.MS_SHARED, umountAll), mountSys},
-	{"rmdir /sys from another namespace", inNamespace(unix.MS_PRIVATE, rmdirSys), mountSys},
-	{"umount the hidden bpffs", func() error { return unix.Unmount(hidden, unix.MNT_DETACH) }, nil},
-	{"umount the hidden bpffs in another namespace", inNamespace(unix.MS_PRIVATE, func() error { return unix.Unmount(hidden, unix.MNT_DETACH) }), nil},
-	{"rmdir below the hidden bpffs from another namespace", inNamespace(unix.MS_PRIVATE, rmdirHidden), nil},
-	{"rename over the directory of the hidden bpffs", inNamespace(unix.MS_PRIVATE, renameOverHidden), nil},
-	{"move the hidden bpffs", moveHidden, nil},
-	{"remove the hidden pins", func() error { return os.RemoveAll(hidden) }, nil},
+	{"remove a pin", func() error { return os.Remove(gate.Dir + "/diglim_exec") }, nil, false},
+	{"remove all pins", removePins, nil, false},
+	{"rename a pin", func() error { return os.Rename(gate.Dir+"/diglim_exec", gate.Dir+"/other") },
+		func() error { return os.Rename(gate.Dir+"/other", gate.Dir+"/diglim_exec") }},
+	{"rename the directory", func() error { return os.Rename(gate.Dir, bpffs+"/other") },
+		func() error { return os.Rename(bpffs+"/other", gate.Dir) }},
+	{"rename over a pin", renameOver, nil, false},
+	{"chmod and chown the pins", chmodPins, nil, false},
+	{"umount bpffs", func() error { return unix.Unmount(bpffs, 0) }, mountBPF, false},
+	{"umount -l bpffs", func() error { return unix.Unmount(bpffs, unix.MNT_DETACH) }, mountBPF, false},
+	{"move bpffs, remove the pins", moveAndRemove, mountBPF, false},
+	{"bind bpffs, remove the pins", bindAndRemove, func() error { return unix.Unmount("/tmp/bound", unix.MNT_DETACH) }, false},
+	{"mount over the pins", func() error { return unix.Mount("bpf", bpffs, "bpf", 0, "") }, func() error { return unix.Unmount(bpffs, 0) }, false},
+	{"umount in another mount namespace", inNamespace(unix.MS_PRIVATE, umountAll), mountBPF, false},
+	{"umount the hidden bpffs", func() error { return unix.Unmount(hidden, unix.MNT_DETACH) }, nil, false},
+	{"umount the hidden bpffs in another namespace", inNamespace(unix.MS_PRIVATE, func() error { return unix.Unmount(hidden, unix.MNT_DETACH) }), nil, false},
+	{"rmdir below the hidden bpffs from another namespace", inNamespace(unix.MS_PRIVATE, rmdirHidden), nil, false},
+	{"rename over the directory of the hidden bpffs", inNamespace(unix.MS_PRIVATE, renameOverHidden), nil, false},
+	{"move the hidden bpffs", moveHidden, nil, false},
+	{"remove the hidden pins", func() error { return os.RemoveAll(hidden) }, nil, false},
 
 	// bpf(2).
-	{"link detach by id", eachLink(func(l link.Link) error { return l.Detach() }), nil},
-	{"link update by id", eachLink(func(l link.Link) error { return bpf(29, &[4]uint32{fd(l), 0, 0, 0}) }), nil},
+	{"link detach by id", eachLink(func(l link.Link) error { return l.Detach() }), nil, false},
+	{"link update by id", eachLink(func(l link.Link) error { return bpf(29, &[4]uint32{fd(l), 0, 0, 0}) }), nil, false},
 	{"link by pin: update", func() error {
 		return withPinned(func(l link.Link) error { return bpf(29, &[4]uint32{fd(l), 0, 0, 0}) })
-	}, nil},
+	}, nil, false},
 	{"link by pin: detach", func() error {
 		return withPinned(func(l link.Link) error { return bpf(34, &[4]uint32{fd(l)}) })
-	}, nil},
-	{"program by id", eachProgram(func(*ebpf.Program) error { return nil }), nil},
-	{"empty the slot, map by id", eachMap("sets", func(m *ebpf.Map) error { return m.Delete(uint32(0)) }), nil},
-	{"empty the slot, map by pin", emptyByPin, nil},
-	{"freeze the outer map by id", eachMap("sets", func(m *ebpf.Map) error { return m.Freeze() }), nil},
-	{"write the set by id", eachMap("diglim_image", func(m *ebpf.Map) error { return m.Put(uint32(0), make([]byte, set.BlockSize)) }), nil},
-	{"mmap the set by id", eachMap("diglim_image", mmapMap), nil},
-	{"write the set from a program", eachMap("diglim_image", zeroFromProgram), nil},
-	{"arm or disarm by id", eachMap("armed", func(m *ebpf.Map) error { return m.Put(uint32(0), uint32(0)) }), nil},
-	{"make oneself a parser", eachMap("parsers", markMyself), nil},
-	{"a map in the shape of a set", mapLikeASet, nil},
-	{"load an LSM program", load(ebpf.LSM, ebpf.AttachLSMMac, "bpf"), nil},
-	{"load fmod_ret on security_bpf", load(ebpf.Tracing, ebpf.AttachModifyReturn, "security_bpf"), nil},
-	{"load fentry", load(ebpf.Tracing, ebpf.AttachTraceFEntry, "security_bpf"), nil},
-	{"load kprobe", load(ebpf.Kprobe, 0, ""), nil},
-	{"load tracepoint", load(ebpf.TracePoint, 0, ""), nil},
-	{"load raw tracepoint", load(ebpf.RawTracepoint, 0, ""), nil},
-	{"load perf event", load(ebpf.PerfEvent, 0, ""), nil},
-	{"load syscall", load(ebpf.Syscall, 0, ""), nil},
-	{"enable stats", func() error { return bpfFD(32, &[1]uint32{0}) }, nil},
+	}, nil, false},
+	{"program by id", eachProgram(func(*ebpf.Program) error { return nil }), nil, false},
+	{"empty the slot, map by id", eachMap("sets", func(m *ebpf.Map) error { return m.Delete(uint32(0)) }), nil, false},
+	{"empty the slot, map by pin", emptyByPin, nil, false},
+	{"freeze the outer map by id", eachMap("sets", func(m *ebpf.Map) error { return m.Freeze() }), nil, false},
+	{"write the set by id", eachMap("diglim_image", func(m *ebpf.Map) error { return m.Put(uint32(0), make([]byte, set.BlockSize)) }), nil, false},
+	{"mmap the set by id", eachMap("diglim_image", mmapMap), nil, false},
+	{"write the set from a program", eachMap("diglim_image", zeroFromProgram), nil, false},
+	{"arm or disarm by id", eachMap("armed", func(m *ebpf.Map) error { return m.Put(uint32(0), uint32(0)) }), nil, false},
+	{"make oneself a parser", eachMap("parsers", markMyself), nil, false},
+	{"a map in the shape of a set", mapLikeASet, nil, false},
+	{"load an LSM program", load(ebpf.LSM, ebpf.AttachLSMMac, "bpf"), nil, false},
+	{"load fmod_ret on security_bpf", load(ebpf.Tracing, ebpf.AttachModifyReturn, "security_bpf"), nil, false},
+	{"load fentry", load(ebpf.Tracing, ebpf.AttachTraceFEntry, "security_bpf"), nil, false},
+	{"load kprobe", load(ebpf.Kprobe, 0, ""), nil, false},
+	{"load tracepoint", load(ebpf.TracePoint, 0, ""), nil, false},
+	{"load raw tracepoint", load(ebpf.RawTracepoint, 0, ""), nil, false},
+	{"load perf event", load(ebpf.PerfEvent, 0, ""), nil, false},
+	{"load syscall", load(ebpf.Syscall, 0, ""), nil, false},
+	{"enable stats", func() error { return bpfFD(32, &[1]uint32{0}) }, nil, false},
 
 	// What BPF hangs on, and the kernel's memory.
 	{"ftrace_enabled", func() error { return os.WriteFile("/proc/sys/kernel/ftrace_enabled", []byte("0"), 0) },
 		func() error { return os.WriteFile("/proc/sys/kernel/ftrace_enabled", []byte("1"), 0) }},
-	{"ftrace_enabled, another procfs", otherProc, func() error { return os.WriteFile("/proc/sys/kernel/ftrace_enabled", []byte("1"), 0) }},
-	{"tracefs", tracefs, nil},
-	{"/dev/mem", openMem, nil},
-	{"iopl", iopl, nil},
+	{"ftrace_enabled, another procfs", otherProc, func() error { return os.WriteFile("/proc/sys/kernel/ftrace_enabled", []byte("1"), 0) }, false},
+	{"tracefs", tracefs, nil, false},
+	{"/dev/mem", openMem, nil, false},
+	{"iopl", iopl, nil, false},
 	{"kexec_load", func() error {
 		// Nothing to load: unloads what is there, if one may.
 		_, _, e := unix.Syscall6(unix.SYS_KEXEC_LOAD, 0, 0, 0, 0, 0, 0)
 		return result(e)
-	}, nil},
-	{"kexec_file_load", kexecFile, nil},
-	{"unsigned module", func() error { return module(unsigned) }, func() error { return unix.DeleteModule("ifb", 0) }},
-	{"stop", gate.Stop, nil},
+	}, nil, false},
+	{"kexec_file_load", kexecFile, nil, false},
+	{"unsigned module", func() error { return module(unsigned) }, func() error { return unix.DeleteModule("ifb", 0) }, false},
+	{"stop", gate.Stop, nil, false},
+
+	// Without /sys.
+	{"umount -l /sys", func() error { return unix.Unmount("/sys", unix.MNT_DETACH) }, mountSys, true},
+	{"umount in a namespace that propagates", inNamespace(unix.MS_SHARED, umountAll), mountSys, true},
+	{"rmdir /sys from another namespace", inNamespace(unix.MS_PRIVATE, rmdirSys), mountSys, true},
 }
 
 // attackOpen tries the attacks on gates that are not locked.
@@ -117,7 +122,7 @@ func attackOpen(r *report) error {
 				return fmt.Errorf("%s: undo: %w", a.name, err)
 			}
 		}
-		if state == "off" || err == nil {
+		if state == "off" {
 			if err := gate.Stop(); err != nil && !errors.Is(err, gate.ErrNone) {
 				if err := os.RemoveAll(gate.Dir); err != nil {
 					return err

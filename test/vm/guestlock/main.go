@@ -7,14 +7,14 @@
 //	guestlock refuse     what keeps a gate from being locked
 //	guestlock lock       start a gate and lock it
 //	guestlock locked     the attacks on the locked gate, and what still works
+//	guestlock switched   the same after switch_root, and without /sys
 //	guestlock replace    as a parser: put the next set in force
 //	guestlock replace-unsealed   the same, from the file it was started from
 //	guestlock child      as a parser: start a program that does it
 //	guestlock hold       as a parser: print a line, and stay until standard input ends
-//	guestlock ok         do nothing
 //
-// It lies in a directory with copies of itself that differ in a byte at the
-// end: parser is listed as one, unlisted is not in the set.
+// It lies in a directory with a copy of itself that has a byte more and is
+// listed as a parser, and with a program that is not in the set.
 package main
 
 import (
@@ -24,6 +24,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync"
 	"time"
 
 	"diglim/internal/digest"
@@ -45,14 +46,16 @@ const (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: guestlock open|refuse|lock|locked|replace|hold|ok")
+		fmt.Fprintln(os.Stderr, "usage: guestlock open|refuse|lock|locked|switched|replace|hold")
 		os.Exit(2)
 	}
-	if os.Args[1] == "ok" {
-		return
+	console, err := os.OpenFile("/dev/console", os.O_WRONLY, 0)
+	if err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
 	}
-	r := &report{out: bufio.NewWriter(os.Stdout)}
-	err := run(r, os.Args[1])
+	r := &report{out: bufio.NewWriter(os.Stdout), console: console}
+	err = run(r, os.Args[1])
 	if err := errors.Join(err, r.out.Flush()); err != nil {
 		fmt.Println("error:", err)
 		os.Exit(1)
@@ -68,7 +71,9 @@ func run(r *report, command string) error {
 	case "lock":
 		return lock(r)
 	case "locked":
-		return attackLocked(r)
+		return attackLocked(r, false)
+	case "switched":
+		return attackLocked(r, true)
 	case "replace":
 		if err := gate.Sealed(); err != nil {
 			return err
@@ -88,13 +93,17 @@ func run(r *report, command string) error {
 	return fmt.Errorf("no command %s", command)
 }
 
-// A report writes cases.
+// A report writes cases. The console gets them, too: what a guest leaves is lost
+// if it does not come to its end.
 type report struct {
-	out *bufio.Writer
+	out     *bufio.Writer
+	console io.Writer
 }
 
 func (r *report) line(name, format string, args ...any) {
-	fmt.Fprintf(r.out, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	line := fmt.Sprintf("%s\t%s\n", name, fmt.Sprintf(format, args...))
+	r.out.WriteString(line)
+	io.WriteString(r.console, line)
 }
 
 // errno is how an attempt ended.
@@ -114,13 +123,12 @@ var anchor = [32]byte{1, 2, 3}
 
 // image is the set in all cases.
 func image(generation uint64) (*set.Image, error) {
+	sums, err := listed()
+	if err != nil {
+		return nil, err
+	}
 	var b set.Builder
-	for _, name := range []string{"/proc/1/exe", own, parser, signed, unsigned} {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return nil, err
-		}
-		d := digest.Sum(digest.SHA256, data)
+	for name, d := range sums {
 		if err := b.Add(set.Content, d); err != nil {
 			return nil, err
 		}
@@ -132,6 +140,20 @@ func image(generation uint64) (*set.Image, error) {
 	}
 	return b.Build(set.Header{Generation: generation, Loaded: time.Now(), Mode: set.Enforce, Anchor: anchor})
 }
+
+// listed returns the digests of the files in the set. They do not change, and an
+// emulated processor takes its time for each.
+var listed = sync.OnceValues(func() (map[string]digest.Digest, error) {
+	sums := map[string]digest.Digest{}
+	for _, name := range []string{"/proc/1/exe", own, parser, signed, unsigned} {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		sums[name] = digest.Sum(digest.SHA256, data)
+	}
+	return sums, nil
+})
 
 func start(o gate.Options) error {
 	m, err := image(1)
@@ -147,13 +169,13 @@ func start(o gate.Options) error {
 
 // gateIsOn says whether a program that is not listed is refused.
 func gateIsOn() bool {
-	return errors.Is(exec.Command(unlisted, "ok").Run(), unix.EPERM)
+	return errors.Is(exec.Command(unlisted).Run(), unix.EPERM)
 }
 
 // settled says whether the gate is on after an attempt that ended so: if it was
 // not refused, when the kernel has had the time to let go of the gate.
 func settled(err error) string {
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if !gateIsOn() {
 			return "off"
 		}
