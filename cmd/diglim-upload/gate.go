@@ -397,13 +397,13 @@ func (r gateReport) text(w io.Writer) error {
 	}
 	_, err := fmt.Fprintf(w, `interface  bpf (kernel %s)     mode  %s     scope  %s     locked  %s
 set        generation %d, %s, %s, loaded %s%s
-memory     %s for the set, %s around it
+memory     %s for the set
 known      %s   let through: %s by mode log, %s by the scope
 denied     %s since boot   (diglim-upload watch --since boot)
 `,
 		r.kernel, r.Header.Mode, scope.Name(r.Header.Rules), locked,
 		r.Header.Generation, cli.Plural(r.Digests, "digest"), cli.Plural(int(r.Header.Lists), "list"), r.Header.Loaded.Local().Format(time.DateTime), where,
-		size(int(r.Bytes)), size(int(r.Around)),
+		size(int(r.Bytes)),
 		cli.Count(int(r.total(gate.Known))), cli.Count(int(r.total(gate.Logged))), cli.Count(int(r.total(gate.Scoped))),
 		cli.Count(int(r.total(gate.Denied))))
 	if err == nil && r.Lost+r.Suppressed > 0 {
@@ -440,7 +440,6 @@ func (r gateReport) object() cli.Object {
 		{Name: "initramfs", Value: r.Header.Initramfs},
 		{Name: "anchor", Value: hex.EncodeToString(r.Header.Anchor[:])},
 		{Name: "bytes", Value: r.Bytes},
-		{Name: "bytes_around", Value: r.Around},
 		{Name: "denied", Value: r.total(gate.Denied)},
 		{Name: "counts", Value: counts},
 		{Name: "events", Value: cli.Object{{Name: "sent", Value: r.Sent}, {Name: "lost", Value: r.Lost}, {Name: "suppressed", Value: r.Suppressed}}},

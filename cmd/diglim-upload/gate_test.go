@@ -99,7 +99,7 @@ func (g fileGate) Status() (gate.Status, error) {
 	if err != nil {
 		return gate.Status{}, err
 	}
-	s := gate.Status{Header: m.Header(), Digests: m.Digests(), Tables: m.Tables(), Bytes: uint64(len(m.Bytes())), Around: 65536}
+	s := gate.Status{Header: m.Header(), Digests: m.Digests(), Tables: m.Tables(), Bytes: uint64(len(m.Bytes()))}
 	s.Counts[gate.Exec][gate.Known] = 1200
 	s.Counts[gate.Mmap][gate.Denied] = 3
 	s.Sent, s.Lost = 3, 1

@@ -60,9 +60,6 @@ func memory(m *ebpf.Map) (uint64, error) {
 		return 0, err
 	}
 	n, ok := info.Memlock()
-	if !ok && info.Type == ebpf.RingBuf {
-		return uint64(info.MaxEntries), nil // 6.1 counts entries times their size, which is 0
-	}
 	if !ok {
 		return 0, errors.New("the kernel does not say what memory a map takes")
 	}
