@@ -12,12 +12,15 @@ man      = $(commands:%=docs/man/%.1)
 
 export CGO_ENABLED = 0
 
-.PHONY: all test lint fuzz demo vm bench man install dist clean help deps $(commands)
+.PHONY: all test lint fuzz demo vm bench man install dist clean help deps $(commands) diglim-upload-lean
 
 all: $(commands)  ## build the three programs into bin/
 
 $(commands):
 	$(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/$@ ./cmd/$@
+
+diglim-upload-lean:  ## build the uploader without BPF and OpenPGP into bin/, for kernels that verify lists
+	$(GO) build -tags nobpf -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/$@ ./cmd/diglim-upload
 
 deps:  ## install the Debian packages that tests and demo need (as root)
 	@test/install-deps
@@ -64,4 +67,4 @@ clean:  ## remove what was built; kernels for guests too
 	rm -rf bin build
 
 help:
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | expand -t 20

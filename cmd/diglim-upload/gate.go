@@ -162,12 +162,7 @@ func (s gateSystem) running() (openGate, *set.Image, error) {
 	return nil, nil, err
 }
 
-// memoryLimit is what the collector is told to stay below, in bytes. Most of
-// what it frees are lists that have been read.
-const memoryLimit = 20 << 20
-
 func (s gateSystem) apply(a *application) (o outcome, err error) {
-	debug.SetMemoryLimit(memoryLimit)
 	running, old, err := s.running()
 	if err != nil {
 		return o, err
@@ -186,6 +181,9 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		return o, err
 	}
 
+	if old == nil || old.Digests() <= fewDigests {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	var b set.Builder
 	p := prover{ring: ring, unsigned: !s.locked, measured: measuredWith(s.cmdline)}
 	if a.verb == add && old != nil {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 
 	"diglim/digestlist"
@@ -67,6 +69,14 @@ func (p *prover) prove(b *set.Builder, paths []string, fail func(path string, er
 	}
 }
 
+// memoryLimit is what the collector is told to keep to, in bytes: most of what it frees are lists that have been read, and this runs
+// where memory is short. More than fewDigests do not fit into it, and it would
+// run all the time.
+const (
+	memoryLimit = 20 << 20
+	fewDigests  = 200_000
+)
+
 // take adds all digests of a list, or none.
 func (p *prover) take(b *set.Builder, entries []trust.Entry) error {
 	if len(entries) == 0 {
@@ -90,6 +100,9 @@ func (p *prover) take(b *set.Builder, entries []trust.Entry) error {
 	}
 	p.digests += len(entries)
 	p.lists++
+	if n := len(entries); p.digests > fewDigests && p.digests-n <= fewDigests {
+		debug.SetMemoryLimit(math.MaxInt64)
+	}
 	if there {
 		p.already++
 	}
