@@ -133,18 +133,18 @@ func applyCommand(g gateway, v verb) *cli.Command {
 	}
 	f.BoolVar(&jsonOut, "json", false, "answer as JSON")
 	cmd := &cli.Command{Name: string(v), Args: "LIST|DIR...", Flags: f}
-	const order = `by the number in front, then by bytes, parser lists
-before the others`
 	switch v {
 	case add:
 		cmd.Short = "add digest lists to what the kernel knows"
 		cmd.Long = `Goes through the lists, and those in directories, in the order of their names:
-` + order + `. A list that the kernel has already is no error.`
+by the number in front, then by bytes, parser lists before the others. A list
+that the kernel has already is no error.`
 	case del:
 		cmd.Short = "take digest lists away from the kernel (diglim, ima)"
 		cmd.Long = `Goes through the lists, and those in directories, in the order of their names:
-` + order + `'s end. A list that the kernel does not have is no
-error. The gate keeps digests, not lists: use replace there.`
+by the number in front, then by bytes, parser lists after the others. A list
+that the kernel does not have is no error. The gate keeps digests, not lists:
+use replace there.`
 	case replace:
 		cmd.Args = "DIR..."
 		cmd.Short = "make the gate's set exactly what directories hold (bpf)"
