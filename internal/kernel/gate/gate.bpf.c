@@ -195,10 +195,13 @@ out:
 	return has;
 }
 
-/* Reports a file that is not known, and returns what becomes of it. */
+/*
+ * Reports a file that is not known, and returns what becomes of it. The scope
+ * may have been asked before: passed.
+ */
 static __always_inline enum verdict report(void *image, const struct header *h, enum hook hook,
 					   struct file *file, enum reason reason,
-					   const __u64 *digest, __u32 algorithm)
+					   const __u64 *digest, __u32 algorithm, bool passed)
 {
 	struct inode *inode = file ? file->f_inode : NULL;
 	struct event *e = scratch_get();
@@ -222,7 +225,10 @@ static __always_inline enum verdict report(void *image, const struct header *h, 
 				e->length = n - 1;
 		}
 	}
-	verdict = verdict_of_unknown(image, h, hook, inode, hook == HOOK_MPROTECT ? NULL : e);
+	if (passed && h->mode == MODE_ENFORCE)
+		verdict = VERDICT_SCOPED;
+	else
+		verdict = verdict_of_unknown(image, h, hook, inode, hook == HOOK_MPROTECT ? NULL : e);
 	count(hook, verdict);
 	if (e) {
 		event_send(e, hook, verdict);
@@ -291,7 +297,7 @@ static __always_inline int judge(enum hook hook, struct file *file)
 	if (reason == REASON_NONE)
 		goto known;
 unknown:
-	verdict = report(image, h, hook, file, reason, digest, algorithm < 0 ? 0 : algorithm);
+	verdict = report(image, h, hook, file, reason, digest, algorithm < 0 ? 0 : algorithm, false);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
@@ -362,7 +368,7 @@ int BPF_PROG(diglim_load)
 	h = image_header(image);
 	if (!h)
 		return -EPERM;
-	if (report(image, h, HOOK_LOAD, NULL, REASON_NO_FILE, NULL, 0) == VERDICT_DENIED) {
+	if (report(image, h, HOOK_LOAD, NULL, REASON_NO_FILE, NULL, 0, false) == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
 	}
@@ -408,11 +414,8 @@ int BPF_PROG(diglim_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
 		count(HOOK_MPROTECT, VERDICT_KNOWN);
 		return 0;
 	}
-	if (h->mode == MODE_ENFORCE && s && s->passed == h->generation) {
-		count(HOOK_MPROTECT, VERDICT_SCOPED);
-		return 0;
-	}
-	verdict = report(image, h, HOOK_MPROTECT, file, REASON_UNJUDGED, NULL, 0);
+	verdict = report(image, h, HOOK_MPROTECT, file, REASON_UNJUDGED, NULL, 0,
+			 s && s->passed == h->generation);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
@@ -451,7 +454,7 @@ static __always_inline int write_begins(struct inode *inode, struct file *file)
 	h = image_header(image);
 	if (!h)
 		return -EPERM;
-	verdict = report(image, h, HOOK_WRITE, file, REASON_MAPPED, NULL, 0);
+	verdict = report(image, h, HOOK_WRITE, file, REASON_MAPPED, NULL, 0, false);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
 		return -ETXTBSY;
