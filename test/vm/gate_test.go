@@ -168,33 +168,34 @@ func TestGate(t *testing.T) {
 		}
 		checkCases(t, r, "status", map[string]string{"status": "enforce generation 1, 6 digests"})
 		try := map[string]string{
-			"program known":             "ok",
-			"program unknown":           "EPERM; exec denied unlisted other",
-			"program copied":            "ok",
-			"library known":             "ok",
-			"library changed":           "EPERM; mmap denied unlisted libc",
-			"library read":              "ok",
-			"module known":              "ok",
-			"module unknown":            "EPERM; read denied unlisted /gate/unknown.ko",
-			"module from memory":        "EPERM; load denied no file ",
-			"memfd":                     "EPERM; exec denied unlisted /memfd:x (deleted)",
-			"memfd sealed by reopening": "EPERM; exec denied unlisted /memfd:x (deleted)",
-			"script known":              "ok",
-			"script unknown":            "EPERM; exec denied unlisted script",
-			"counters are":              "the events",
-			"counters of known":         "exec 4 mmap 4 mprotect 0 read 1 load 0 write 0",
+			"program known":         "ok",
+			"program unknown":       "EPERM; exec denied unlisted other",
+			"program copied":        "ok",
+			"library known":         "ok",
+			"library changed":       "EPERM; mmap denied unlisted libc",
+			"library read":          "ok",
+			"module known":          "ok",
+			"module unknown":        "EPERM; read denied unlisted /gate/unknown.ko",
+			"module from memory":    "EPERM; load denied no file ",
+			"memfd unknown":         "EPERM; exec denied unlisted /memfd:x (deleted)",
+			"memfd known, writable": "EPERM; exec denied writers /memfd:x (deleted)",
+			"memfd known, sealed":   "ok",
+			"script known":          "ok",
+			"script unknown":        "EPERM; exec denied unlisted script",
+			"counters are":          "the events",
+			"counters of known":     "exec 5 mmap 5 mprotect 0 read 1 load 0 write 0",
 		}
 		checkCases(t, r, "try", try)
 		checkCases(t, r, "try log", with(try, map[string]string{
-			"program unknown":           "ok; exec logged unlisted other; mmap logged unlisted other",
-			"library changed":           "ok; mmap logged unlisted libc",
-			"module known":              "EEXIST", // from before
-			"module unknown":            "ok; read logged unlisted /gate/unknown.ko",
-			"module from memory":        "EEXIST; load logged no file ",
-			"memfd":                     "ETXTBSY", // as without a gate: it is open for writing
-			"memfd sealed by reopening": "ok; exec logged unlisted /memfd:x (deleted); mmap logged unlisted /memfd:x (deleted)",
-			"script unknown":            "ok; exec logged unlisted script",
-			"counters of known":         "exec 5 mmap 5 mprotect 0 read 1 load 0 write 0",
+			"program unknown":       "ok; exec logged unlisted other; mmap logged unlisted other",
+			"library changed":       "ok; mmap logged unlisted libc",
+			"module known":          "EEXIST", // from before
+			"module unknown":        "ok; read logged unlisted /gate/unknown.ko",
+			"module from memory":    "EEXIST; load logged no file ",
+			"memfd unknown":         "ok; exec logged unlisted /memfd:x (deleted); mmap logged unlisted /memfd:x (deleted)",
+			"memfd known, writable": "ok; exec logged writers /memfd:x (deleted); mmap logged writers /memfd:x (deleted)",
+			"script unknown":        "ok; exec logged unlisted script",
+			"counters of known":     "exec 6 mmap 6 mprotect 0 read 1 load 0 write 0",
 		}))
 		checkCases(t, r, "memory", map[string]string{
 			"mprotect of a file":                    "EPERM; mprotect denied unjudged unlisted",

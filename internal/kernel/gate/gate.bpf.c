@@ -13,6 +13,7 @@
 char LICENSE[] SEC("license") = "GPL";
 
 #define OVERLAYFS_MAGIC	0x794c7630
+#define TMPFS_MAGIC	0x01021994
 #define DEV_ZERO	0x6f72657a2f766564ULL	/* "dev/zero" */
 
 /*
@@ -85,7 +86,7 @@ static __always_inline bool is_local(__u64 magic)
 	case 0x58465342:	/* xfs */
 	case 0x9123683e:	/* btrfs */
 	case 0xf2f52010:	/* f2fs */
-	case 0x01021994:	/* tmpfs */
+	case TMPFS_MAGIC:
 	case 0x858458f6:	/* ramfs */
 	case 0x73717368:	/* squashfs */
 	case 0xe0f5e1e2:	/* erofs */
@@ -94,6 +95,25 @@ static __always_inline bool is_local(__u64 magic)
 		return true;
 	}
 	return false;
+}
+
+/*
+ * A memfd is not opened, so that its writers are not counted, nor seen by a
+ * hook. One that is sealed against writing has none.
+ */
+static __always_inline bool is_open_memory(struct inode *inode)
+{
+	unsigned int seals = 0;
+	void *info;
+
+	if (!(inode->i_sb->s_flags & SB_KERNMOUNT))
+		return false;
+	if (inode->i_sb->s_magic != TMPFS_MAGIC)
+		return true;
+	info = (void *)inode - bpf_core_field_offset(struct shmem_inode_info, vfs_inode);
+	bpf_probe_read_kernel(&seals, sizeof(seals),
+			      info + bpf_core_field_offset(struct shmem_inode_info, seals));
+	return !(seals & F_SEAL_WRITE);
 }
 
 struct match {
@@ -289,7 +309,7 @@ static __always_inline int judge(enum hook hook, struct file *file)
 		s->ctime = change_time(inode);
 		store_first(&s->judged, hook == HOOK_MMAP ? bpf_ktime_get_boot_ns() : s->judged);
 		store_first(&s->known, is_local(magic) ? h->generation : 0);
-		if (s->unseen || written(inode) || *(volatile __u32 *)&s->writers != writers) {
+		if (s->unseen || is_open_memory(inode) || written(inode) || *(volatile __u32 *)&s->writers != writers) {
 			s->known = 0;
 			reason = REASON_WRITERS;
 		}
