@@ -13,6 +13,7 @@
 char LICENSE[] SEC("license") = "GPL";
 
 #define OVERLAYFS_MAGIC	0x794c7630
+#define TMPFS_MAGIC	0x01021994
 #define DEV_ZERO	0x6f72657a2f766564ULL	/* "dev/zero" */
 
 /*
@@ -85,7 +86,7 @@ static __always_inline bool is_local(__u64 magic)
 	case 0x58465342:	/* xfs */
 	case 0x9123683e:	/* btrfs */
 	case 0xf2f52010:	/* f2fs */
-	case 0x01021994:	/* tmpfs */
+	case TMPFS_MAGIC:
 	case 0x858458f6:	/* ramfs */
 	case 0x73717368:	/* squashfs */
 	case 0xe0f5e1e2:	/* erofs */
@@ -94,6 +95,25 @@ static __always_inline bool is_local(__u64 magic)
 		return true;
 	}
 	return false;
+}
+
+/*
+ * A memfd is not opened, so that its writers are not counted, nor seen by a
+ * hook. One that is sealed against writing has none.
+ */
+static __always_inline bool is_open_memory(struct inode *inode)
+{
+	unsigned int seals = 0;
+	void *info;
+
+	if (!(inode->i_sb->s_flags & SB_KERNMOUNT))
+		return false;
+	if (inode->i_sb->s_magic != TMPFS_MAGIC)
+		return true;
+	info = (void *)inode - bpf_core_field_offset(struct shmem_inode_info, vfs_inode);
+	bpf_probe_read_kernel(&seals, sizeof(seals),
+			      info + bpf_core_field_offset(struct shmem_inode_info, seals));
+	return !(seals & F_SEAL_WRITE);
 }
 
 struct match {
@@ -160,19 +180,6 @@ static __always_inline enum verdict verdict_of_unknown(void *image, const struct
 	return m.verdict == MODE_LOG ? VERDICT_SCOPED : VERDICT_DENIED;
 }
 
-/* The current set and its header, or NULL: then nothing is decided. */
-static __always_inline void *image_in_force(struct header **h)
-{
-	void *image = image_current();
-
-	if (!image)
-		return NULL;
-	*h = image_block(image, 0);
-	if (!*h || (*h)->magic != IMAGE_MAGIC)
-		return NULL;
-	return image;
-}
-
 /* The digest of a file under fs-verity is there without reading the file. */
 static __always_inline bool verity_has(void *image, const struct header *h, struct file *file)
 {
@@ -208,10 +215,13 @@ out:
 	return has;
 }
 
-/* Reports a file that is not known, and returns what becomes of it. */
+/*
+ * Reports a file that is not known, and returns what becomes of it. The scope
+ * may have been asked before: passed.
+ */
 static __always_inline enum verdict report(void *image, const struct header *h, enum hook hook,
 					   struct file *file, enum reason reason,
-					   const __u64 *digest, __u32 algorithm)
+					   const __u64 *digest, __u32 algorithm, bool passed)
 {
 	struct inode *inode = file ? file->f_inode : NULL;
 	struct event *e = scratch_get();
@@ -235,7 +245,10 @@ static __always_inline enum verdict report(void *image, const struct header *h, 
 				e->length = n - 1;
 		}
 	}
-	verdict = verdict_of_unknown(image, h, hook, inode, hook == HOOK_MPROTECT ? NULL : e);
+	if (passed && h->mode == MODE_ENFORCE)
+		verdict = VERDICT_SCOPED;
+	else
+		verdict = verdict_of_unknown(image, h, hook, inode, hook == HOOK_MPROTECT ? NULL : e);
 	count(hook, verdict);
 	if (e) {
 		event_send(e, hook, verdict);
@@ -265,9 +278,12 @@ static __always_inline int judge(enum hook hook, struct file *file)
 	void *image;
 	long algorithm = -1;
 
-	image = image_in_force(&h);
+	image = image_current();
 	if (!image)
 		return 0;
+	h = image_header(image);
+	if (!h)
+		return -EPERM;
 	s = state_make(inode);
 	if (!s) {
 		reason = REASON_MEMORY;
@@ -293,7 +309,7 @@ static __always_inline int judge(enum hook hook, struct file *file)
 		s->ctime = change_time(inode);
 		store_first(&s->judged, hook == HOOK_MMAP ? bpf_ktime_get_boot_ns() : s->judged);
 		store_first(&s->known, is_local(magic) ? h->generation : 0);
-		if (s->unseen || written(inode) || *(volatile __u32 *)&s->writers != writers) {
+		if (s->unseen || is_open_memory(inode) || written(inode) || *(volatile __u32 *)&s->writers != writers) {
 			s->known = 0;
 			reason = REASON_WRITERS;
 		}
@@ -301,7 +317,7 @@ static __always_inline int judge(enum hook hook, struct file *file)
 	if (reason == REASON_NONE)
 		goto known;
 unknown:
-	verdict = report(image, h, hook, file, reason, digest, algorithm < 0 ? 0 : algorithm);
+	verdict = report(image, h, hook, file, reason, digest, algorithm < 0 ? 0 : algorithm, false);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
@@ -364,12 +380,15 @@ int BPF_PROG(diglim_read, struct file *file)
 SEC("lsm/kernel_load_data")
 int BPF_PROG(diglim_load)
 {
+	void *image = image_current();
 	struct header *h;
-	void *image = image_in_force(&h);
 
 	if (!image)
 		return 0;
-	if (report(image, h, HOOK_LOAD, NULL, REASON_NO_FILE, NULL, 0) == VERDICT_DENIED) {
+	h = image_header(image);
+	if (!h)
+		return -EPERM;
+	if (report(image, h, HOOK_LOAD, NULL, REASON_NO_FILE, NULL, 0, false) == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
 	}
@@ -394,9 +413,12 @@ int BPF_PROG(diglim_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
 	file = vma->vm_file;
 	if (!(prot & PROT_EXEC) || !file || (vma->vm_flags & VM_EXEC))
 		return 0;
-	image = image_in_force(&h);
+	image = image_current();
 	if (!image)
 		return 0;
+	h = image_header(image);
+	if (!h)
+		return -EPERM;
 	/* Shared anonymous memory; no file can have a name with a slash. */
 	bpf_probe_read_kernel(&name, sizeof(name), file->f_path.dentry->d_name.name);
 	if (name == DEV_ZERO)
@@ -412,11 +434,8 @@ int BPF_PROG(diglim_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
 		count(HOOK_MPROTECT, VERDICT_KNOWN);
 		return 0;
 	}
-	if (h->mode == MODE_ENFORCE && s && s->passed == h->generation) {
-		count(HOOK_MPROTECT, VERDICT_SCOPED);
-		return 0;
-	}
-	verdict = report(image, h, HOOK_MPROTECT, file, REASON_UNJUDGED, NULL, 0);
+	verdict = report(image, h, HOOK_MPROTECT, file, REASON_UNJUDGED, NULL, 0,
+			 s && s->passed == h->generation);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
@@ -449,10 +468,13 @@ static __always_inline int write_begins(struct inode *inode, struct file *file)
 		s->approved = 0;
 		return 0;
 	}
-	image = image_in_force(&h);
+	image = image_current();
 	if (!image)
 		return 0;
-	verdict = report(image, h, HOOK_WRITE, file, REASON_MAPPED, NULL, 0);
+	h = image_header(image);
+	if (!h)
+		return -EPERM;
+	verdict = report(image, h, HOOK_WRITE, file, REASON_MAPPED, NULL, 0, false);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
 		return -ETXTBSY;
@@ -461,27 +483,52 @@ static __always_inline int write_begins(struct inode *inode, struct file *file)
 	return 0;
 }
 
-SEC("lsm.s/file_open")
-int BPF_PROG(diglim_open, struct file *file)
+/*
+ * The size is set without a file that is open for writing: IMA does not see
+ * that, and keeps the digest it has (with a policy that measures the file).
+ */
+static __always_inline int size_set(struct inode *inode, struct file *file)
 {
-	if (!(file->f_mode & FMODE_WRITE) && !(file->f_flags & O_TRUNC))
-		return 0;
-	return write_begins(file->f_inode, file);
+	struct state *s = state_make(inode);
+	int err;
+
+	if (!s)
+		return -ENOMEM;
+	err = write_begins(inode, file);
+	if (!err)
+		s->unseen = 1;
+	return err;
 }
 
-/* truncate(2), and the file below an overlay; the arguments have changed in 6.10. */
-SEC("lsm.s/inode_setattr")
-int BPF_PROG(diglim_setattr, struct dentry *dentry, struct iattr *attr)
+/* Also of the file below an overlay. */
+static __always_inline int attributes_set(struct dentry *dentry, struct iattr *attr)
 {
 	if (!(attr->ia_valid & ATTR_SIZE))
 		return 0;
-	return write_begins(dentry->d_inode, NULL);
+	if (attr->ia_valid & ATTR_FILE)
+		return write_begins(dentry->d_inode, NULL);
+	return size_set(dentry->d_inode, NULL);
+}
+
+SEC("lsm.s/file_open")
+int BPF_PROG(diglim_open, struct file *file)
+{
+	if (file->f_mode & FMODE_WRITE)
+		return write_begins(file->f_inode, file);
+	if (file->f_flags & O_TRUNC)
+		return size_set(file->f_inode, file);
+	return 0;
+}
+
+/* The arguments have changed in 6.10; only the one that fits is loaded. */
+SEC("lsm.s/inode_setattr")
+int BPF_PROG(diglim_setattr, struct dentry *dentry, struct iattr *attr)
+{
+	return attributes_set(dentry, attr);
 }
 
 SEC("lsm.s/inode_setattr")
 int BPF_PROG(diglim_setattr2, void *idmap, struct dentry *dentry, struct iattr *attr)
 {
-	if (!(attr->ia_valid & ATTR_SIZE))
-		return 0;
-	return write_begins(dentry->d_inode, NULL);
+	return attributes_set(dentry, attr);
 }

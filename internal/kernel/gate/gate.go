@@ -1,11 +1,5 @@
 //go:build !nobpf && (amd64 || arm64)
 
-// Package gate lets only files run that are in a set of digests, by BPF LSM
-// programs on an unchanged kernel. gate.bpf.c has what they decide;
-// docs/design/gate.md says why.
-//
-// The gate lives in the kernel: its programs and maps are pinned in bpffs, and
-// no process has to stay.
 package gate
 
 import (
@@ -36,21 +30,9 @@ const (
 	inTransit = Dir + "-"
 )
 
-// The pins of the maps that a process may want to open.
-const (
-	setsPin     = "sets"
-	eventsPin   = "events"
-	countersPin = "counters"
-)
-
 // A Gate is the one that this kernel has.
 type Gate struct {
 	sets, events, counters *ebpf.Map
-}
-
-// Options say what Start does besides.
-type Options struct {
-	Lock bool // and lock it, see Lock
 }
 
 // Start makes the gate and puts the set in force, or leaves everything as it
@@ -122,7 +104,6 @@ func attach(dir string) (_ *Gate, err error) {
 	}
 	// What is pinned or attached stays when the collection is closed.
 	defer c.Close()
-
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -132,7 +113,7 @@ func attach(dir string) (_ *Gate, err error) {
 		}
 	}
 	g := &Gate{}
-	for name, m := range map[string]**ebpf.Map{setsPin: &g.sets, eventsPin: &g.events, countersPin: &g.counters} {
+	for name, m := range g.pins() {
 		if err := c.Maps[name].Pin(filepath.Join(dir, name)); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -167,8 +148,9 @@ func otherSetattr(kernel *btf.Spec) (string, error) {
 	return "diglim_setattr", nil
 }
 
-// Open returns the gate that this kernel has, or ErrNone. Under the lock only a
-// parser can have it.
+// Open returns the gate that this kernel has, or ErrNone. If something has been
+// mounted over its pins, it is found by its number in the kernel. Under the lock
+// only a parser can have it.
 func Open() (*Gate, error) {
 	locked, err := Locked()
 	if err != nil {
@@ -181,21 +163,115 @@ func Open() (*Gate, error) {
 		}
 		return g, err
 	}
-	return open(Dir)
+	g, err := openPinned()
+	if errors.Is(err, ErrNone) {
+		return openHidden()
+	}
+	return g, err
 }
 
-func open(dir string) (*Gate, error) {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+// pins are the maps to open, by their names.
+func (g *Gate) pins() map[string]**ebpf.Map {
+	return map[string]**ebpf.Map{"sets": &g.sets, "events": &g.events, "counters": &g.counters}
+}
+
+func openPinned() (*Gate, error) {
+	if _, err := os.Stat(Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNone
 	}
 	g := &Gate{}
-	for name, m := range map[string]**ebpf.Map{setsPin: &g.sets, eventsPin: &g.events, countersPin: &g.counters} {
+	for name, m := range g.pins() {
 		var err error
-		if *m, err = ebpf.LoadPinnedMap(filepath.Join(dir, name), nil); err != nil {
+		if *m, err = ebpf.LoadPinnedMap(filepath.Join(Dir, name), nil); err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", name, err), g.Close())
 		}
 	}
 	return g, nil
+}
+
+// openHidden returns the gate whose program is attached and has a set. One
+// without a set is on its way, or being taken away.
+func openHidden() (*Gate, error) {
+	var it link.Iterator
+	defer it.Close()
+	for it.Next() {
+		info, err := it.Link.Info()
+		if err != nil {
+			return nil, err
+		}
+		g, err := openProgram(info.Program)
+		if err != nil {
+			return nil, err
+		}
+		if g == nil {
+			continue
+		}
+		live, err := g.live()
+		if live {
+			return g, nil
+		}
+		if err := errors.Join(err, g.Close()); err != nil {
+			return nil, err
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("links: %w", err)
+	}
+	return nil, ErrNone
+}
+
+// openProgram returns the gate that a program belongs to, if it is the one for
+// exec.
+func openProgram(id ebpf.ProgramID) (*Gate, error) {
+	program, err := ebpf.NewProgramFromID(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("program %d: %w", id, err)
+	}
+	defer program.Close()
+	info, err := program.Info()
+	if err != nil {
+		return nil, fmt.Errorf("program %d: %w", id, err)
+	}
+	ids, _ := info.MapIDs()
+	if info.Type != ebpf.LSM || info.Name != "diglim_exec" {
+		return nil, nil
+	}
+	g := &Gate{}
+	pins := g.pins()
+	for _, id := range ids {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("map %d: %w", id, err), g.Close())
+		}
+		info, err := m.Info()
+		if err != nil {
+			return nil, errors.Join(err, m.Close(), g.Close())
+		}
+		if to := pins[info.Name]; to != nil && *to == nil {
+			*to = m
+		} else {
+			m.Close()
+		}
+	}
+	for name, m := range pins {
+		if *m == nil {
+			return nil, errors.Join(fmt.Errorf("program %s has no map %s", info.Name, name), g.Close())
+		}
+	}
+	return g, nil
+}
+
+// live reports whether there is a set.
+func (g *Gate) live() (bool, error) {
+	var id uint32
+	err := g.sets.Lookup(uint32(0), &id)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Close forgets the gate; it stays in the kernel.
@@ -352,6 +428,7 @@ func stop() error {
 	if err := g.sets.Delete(uint32(0)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("take the set out of force: %w", err)
 	}
+	// Hidden pins stay: then so does a gate that decides nothing.
 	dir := inTransit + strconv.Itoa(os.Getpid())
 	if err := os.Rename(Dir, dir); err != nil {
 		return err
@@ -381,12 +458,14 @@ func sweep() error {
 		return err
 	}
 	defer g.Close()
-	var id uint32
-	err = g.sets.Lookup(uint32(0), &id)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return os.RemoveAll(Dir)
+	live, err := g.live()
+	if err != nil {
+		return err
 	}
-	return errors.Join(ErrRunning, err)
+	if live {
+		return ErrRunning
+	}
+	return os.RemoveAll(Dir)
 }
 
 // mountBPF mounts bpffs where it belongs, unless it is there.

@@ -102,6 +102,17 @@ static __always_inline void *image_block(void *image, __u32 i)
 	return bpf_map_lookup_elem(image, &i);
 }
 
+/*
+ * The header, or NULL: then it is not an image that these programs can read,
+ * and what they are asked for is refused.
+ */
+static __always_inline struct header *image_header(void *image)
+{
+	struct header *h = image_block(image, 0);
+
+	return h && h->magic == IMAGE_MAGIC ? h : NULL;
+}
+
 static __always_inline bool bucket_has(void *image, __u32 i, const __u64 *digest)
 {
 	struct bucket *b = image_block(image, i);

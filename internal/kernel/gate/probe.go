@@ -10,9 +10,10 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 )
 
-const lsmList = "/sys/kernel/security/lsm"
+const securityfs = "/sys/kernel/security"
 
 // hooks are the functions of the kernel that the programs hang on.
 var hooks = []string{
@@ -20,10 +21,30 @@ var hooks = []string{
 	"file_open", "inode_setattr",
 }
 
-// Probe says what this kernel, or this process, lacks to have a gate.
+// Probe says what this kernel, or this process, lacks to have a gate. It is one
+// error with a hint, or nil.
 func Probe() error {
 	if os.Geteuid() != 0 {
 		return errors.New("only root can load BPF programs\nhint: run it as root")
+	}
+	var uname unix.Utsname
+	if err := unix.Uname(&uname); err != nil {
+		return fmt.Errorf("uname: %w", err)
+	}
+	release := unix.ByteSliceToString(uname.Release[:])
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major < 6 || major == 6 && minor < 1 {
+		return fmt.Errorf("kernel %s is too old\nhint: it takes 6.1 or later", release)
+	}
+	active, err := os.ReadFile(securityfs + "/lsm")
+	if err != nil {
+		return fmt.Errorf("active security modules: %w\nhint: mount securityfs on %s", err, securityfs)
+	}
+	if list := strings.TrimSpace(string(active)); !slices.Contains(strings.Split(list, ","), "bpf") {
+		return fmt.Errorf("BPF LSM is not active, only %s\nhint: add bpf to lsm= on the kernel command line (CONFIG_BPF_LSM)", list)
+	}
+	if _, err := os.Stat(securityfs + "/integrity/ima"); err != nil {
+		return errors.New("no IMA, which hashes the files\nhint: it takes a kernel with CONFIG_IMA")
 	}
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
@@ -32,15 +53,8 @@ func Probe() error {
 	for _, hook := range hooks {
 		var f *btf.Func
 		if err := kernel.TypeByName("bpf_lsm_"+hook, &f); err != nil {
-			return fmt.Errorf("no BPF LSM hook %s\nhint: it takes a kernel with CONFIG_BPF_LSM", hook)
+			return fmt.Errorf("no BPF LSM hook %s: %w", hook, err)
 		}
-	}
-	active, err := os.ReadFile(lsmList)
-	if err != nil {
-		return fmt.Errorf("active security modules: %w\nhint: mount securityfs on /sys/kernel/security", err)
-	}
-	if !slices.Contains(strings.Split(strings.TrimSpace(string(active)), ","), "bpf") {
-		return fmt.Errorf("BPF LSM is not active (%s)\nhint: add bpf to lsm= on the kernel command line", strings.TrimSpace(string(active)))
 	}
 	return nil
 }

@@ -1,3 +1,9 @@
+// Package gate lets only files run that are in a set of digests, by BPF LSM
+// programs on an unchanged kernel. gate.bpf.c has what they decide;
+// docs/design/gate.md says why.
+//
+// The gate lives in the kernel: its programs and maps are pinned in bpffs, and
+// no process has to stay.
 package gate
 
 import (
@@ -8,6 +14,11 @@ import (
 	"diglim/internal/digest"
 	"diglim/internal/kernel/gate/set"
 )
+
+// Options say what Start does besides.
+type Options struct {
+	Lock bool // and lock it, see Lock
+}
 
 // What can go wrong with a gate besides the kernel's refusals.
 var (
@@ -99,7 +110,6 @@ type Status struct {
 	Digests int
 	Tables  []set.Table
 	Bytes   uint64 // of kernel memory that the set takes, as /proc/PID/fdinfo says
-	Around  uint64 // of kernel memory that the other maps of the gate take
 	Locked  bool
 
 	Counts     [Hooks][Verdicts]uint64 // since the gate was started; nothing is lost

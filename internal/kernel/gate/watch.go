@@ -36,13 +36,6 @@ func (g *Gate) Status() (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	for _, m := range []*ebpf.Map{g.sets, g.events, g.counters} {
-		n, err := memory(m)
-		if err != nil {
-			return Status{}, err
-		}
-		s.Around += n
-	}
 	var cpus []counters
 	if err := g.counters.Lookup(uint32(0), &cpus); err != nil {
 		return Status{}, fmt.Errorf("counters: %w", err)

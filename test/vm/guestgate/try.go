@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"diglim/internal/kernel/gate"
@@ -29,13 +30,17 @@ const (
 type trial struct {
 	*report
 	dir    string
+	gate   *gate.Gate
+	before gate.Status
+	seen   [gate.Hooks][gate.Verdicts]uint64 // events
 	events chan gate.Event
-	stop   func() error
+	cancel context.CancelFunc
+	done   chan error
 }
 
 // newTrial starts to watch; events of before are left out.
-func newTrial(r *report) (*trial, error) {
-	dir, err := os.MkdirTemp("/tmp", "trial")
+func newTrial(r *report, where string) (*trial, error) {
+	dir, err := os.MkdirTemp(where, "trial")
 	if err != nil {
 		return nil, err
 	}
@@ -43,20 +48,44 @@ func newTrial(r *report) (*trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &trial{report: r, dir: dir, events: make(chan gate.Event, 1000)}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- g.Watch(ctx, func(e gate.Event) { t.events <- e }) }()
-	t.stop = func() error {
-		cancel()
-		err := <-done
-		if errors.Is(err, context.Canceled) {
-			err = nil
-		}
-		return errors.Join(err, g.Close(), os.RemoveAll(dir))
-	}
+	t := &trial{report: r, dir: dir, gate: g, events: make(chan gate.Event, 1000), cancel: cancel, done: make(chan error, 1)}
+	go func() { t.done <- g.Watch(ctx, func(e gate.Event) { t.events <- e }) }()
 	t.flush()
-	return t, nil
+	t.seen = [gate.Hooks][gate.Verdicts]uint64{}
+	t.before, err = g.Status()
+	return t, err
+}
+
+// stop ends the watch, and shows whether the counters agree with the events.
+func (t *trial) stop() error {
+	after, err := t.gate.Status()
+	if err != nil {
+		return err
+	}
+	agree := "the events"
+	for h := range after.Counts {
+		for v := range after.Counts[h] {
+			n := after.Counts[h][v] - t.before.Counts[h][v]
+			if v := gate.Verdict(v); v != gate.Known && n != t.seen[h][v] {
+				agree = fmt.Sprintf("%d %v %v, %d events", n, gate.Hook(h), v, t.seen[h][v])
+			}
+		}
+	}
+	if after.Lost != 0 || after.Suppressed != 0 {
+		agree = fmt.Sprintf("%d lost, %d suppressed", after.Lost, after.Suppressed)
+	}
+	t.line("counters are", "%s", agree)
+	known := ""
+	for h := range after.Counts {
+		known += fmt.Sprintf(" %v %d", gate.Hook(h), after.Counts[h][gate.Known]-t.before.Counts[h][gate.Known])
+	}
+	t.line("counters of known", "%s", known[1:])
+	t.cancel()
+	if err := <-t.done; !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return errors.Join(t.gate.Close(), os.RemoveAll(t.dir))
 }
 
 // flush takes the events that are there: all those until one that it causes
@@ -69,6 +98,7 @@ func (t *trial) flush() (before []gate.Event) {
 	for {
 		select {
 		case e := <-t.events:
+			t.seen[e.Hook][e.Verdict]++
 			if e.Path == marker {
 				return before
 			}
@@ -85,9 +115,9 @@ func (t *trial) expect(name string, content []byte, do func() error) {
 	err := do()
 	text := errno(err)
 	for _, e := range t.flush() {
-		text += fmt.Sprintf("; %v %v %v %s", e.Hook, e.Verdict, e.Reason, e.Path)
+		text += fmt.Sprintf("; %v %v %v %s", e.Hook, e.Verdict, e.Reason, strings.TrimPrefix(e.Path, t.dir+"/"))
 		if !e.Digest.IsZero() && e.Digest.String() != sum(content) {
-			text += " digest " + e.Digest.String()
+			text += ", by the digest of another content"
 		}
 	}
 	t.line(name, "%s", text)
@@ -117,6 +147,7 @@ func mapFile(path string, prot, flags int) error {
 
 func execute(argv ...string) error {
 	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Args[0] = "busybox" // whatever the file is called
 	return cmd.Run()
 }
 
@@ -131,7 +162,7 @@ func finit(path string) error {
 
 // try does what a gate has to judge.
 func try(r *report) error {
-	t, err := newTrial(r)
+	t, err := newTrial(r, "/tmp")
 	if err != nil {
 		return err
 	}
@@ -156,7 +187,7 @@ func try(r *report) error {
 	t.expect("program known", nil, func() error { return execute(busybox, "true") })
 	other := append(bytes.Clone(box), 0)
 	t.expect("program unknown", other, func() error { return execute(t.file("other", other), "true") })
-	t.expect("program copied", nil, func() error { return execute(t.file("busybox-copy", box), "true") })
+	t.expect("program copied", nil, func() error { return execute(t.file("copy", box), "true") })
 	t.expect("library known", nil, func() error { return mapFile(library, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE) })
 	t.expect("library changed", changed(lib), func() error {
 		return mapFile(t.file("libc", changed(lib)), unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
@@ -165,34 +196,25 @@ func try(r *report) error {
 	t.expect("module known", nil, func() error { return finit(known) })
 	t.expect("module unknown", module, func() error { return finit(unknown) })
 	t.expect("module from memory", nil, func() error { return unix.InitModule(module, "") })
-	t.expect("memfd", other, func() error {
-		fd, err := unix.MemfdCreate("x", 0)
-		if err != nil {
-			return err
+	memory := func(content []byte, seals int) func() error {
+		return func() error {
+			fd, err := unix.MemfdCreate("x", unix.MFD_ALLOW_SEALING)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			if _, err := unix.Write(fd, content); err != nil {
+				return err
+			}
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+				return err
+			}
+			return execute(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd), "true")
 		}
-		defer unix.Close(fd)
-		if _, err := unix.Write(fd, other); err != nil {
-			return err
-		}
-		return execute(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd), "true")
-	})
-	t.expect("memfd sealed by reopening", other, func() error {
-		fd, err := unix.MemfdCreate("x", 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		if _, err := unix.Write(fd, other); err != nil {
-			return err
-		}
-		ro, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(ro)
-		unix.Close(fd)
-		return execute(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ro), "true")
-	})
+	}
+	t.expect("memfd unknown", other, memory(other, unix.F_SEAL_WRITE))
+	t.expect("memfd known, writable", box, memory(box, 0))
+	t.expect("memfd known, sealed", box, memory(box, unix.F_SEAL_WRITE))
 	t.expect("script known", nil, func() error { return execute(script) })
 	text := []byte("#!" + busybox + " sh\nexit 0 # not listed\n")
 	t.expect("script unknown", text, func() error { return execute(t.file("script", text)) })

@@ -428,7 +428,7 @@ func zeroFromProgram(m *ebpf.Map) error {
 		asm.Add.Imm(asm.R2, -4),
 		asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, "out"),
-		asm.StoreImm(asm.R0, 0, 0, asm.DWord),
+		asm.StoreImm(asm.R0, 0, 0, asm.Word),
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
 		asm.Return(),
 	}})

@@ -78,7 +78,7 @@ func refuse(r *report) error {
 	r.line("in another mount namespace", "%v", inNamespace(unix.MS_PRIVATE, gate.Lock)())
 	r.line("in a chroot", "%v", inNamespace(unix.MS_PRIVATE, func() error {
 		const root = "/tmp/root"
-		for _, dir := range []string{root + "/proc", root + bpffs} {
+		for _, dir := range []string{root + "/proc", root + "/sys/kernel", root + bpffs} {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
