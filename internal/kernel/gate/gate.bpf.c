@@ -13,6 +13,7 @@
 char LICENSE[] SEC("license") = "GPL";
 
 #define OVERLAYFS_MAGIC	0x794c7630
+#define TMPFS_MAGIC	0x01021994
 #define DEV_ZERO	0x6f72657a2f766564ULL	/* "dev/zero" */
 
 /*
@@ -85,7 +86,7 @@ static __always_inline bool is_local(__u64 magic)
 	case 0x58465342:	/* xfs */
 	case 0x9123683e:	/* btrfs */
 	case 0xf2f52010:	/* f2fs */
-	case 0x01021994:	/* tmpfs */
+	case TMPFS_MAGIC:
 	case 0x858458f6:	/* ramfs */
 	case 0x73717368:	/* squashfs */
 	case 0xe0f5e1e2:	/* erofs */
@@ -94,6 +95,25 @@ static __always_inline bool is_local(__u64 magic)
 		return true;
 	}
 	return false;
+}
+
+/*
+ * A memfd is not opened, so that its writers are not counted, nor seen by a
+ * hook. One that is sealed against writing has none.
+ */
+static __always_inline bool is_open_memory(struct inode *inode)
+{
+	unsigned int seals = 0;
+	void *info;
+
+	if (!(inode->i_sb->s_flags & SB_KERNMOUNT))
+		return false;
+	if (inode->i_sb->s_magic != TMPFS_MAGIC)
+		return true;
+	info = (void *)inode - bpf_core_field_offset(struct shmem_inode_info, vfs_inode);
+	bpf_probe_read_kernel(&seals, sizeof(seals),
+			      info + bpf_core_field_offset(struct shmem_inode_info, seals));
+	return !(seals & F_SEAL_WRITE);
 }
 
 struct match {
@@ -195,10 +215,13 @@ out:
 	return has;
 }
 
-/* Reports a file that is not known, and returns what becomes of it. */
+/*
+ * Reports a file that is not known, and returns what becomes of it. The scope
+ * may have been asked before: passed.
+ */
 static __always_inline enum verdict report(void *image, const struct header *h, enum hook hook,
 					   struct file *file, enum reason reason,
-					   const __u64 *digest, __u32 algorithm)
+					   const __u64 *digest, __u32 algorithm, bool passed)
 {
 	struct inode *inode = file ? file->f_inode : NULL;
 	struct event *e = scratch_get();
@@ -222,7 +245,10 @@ static __always_inline enum verdict report(void *image, const struct header *h, 
 				e->length = n - 1;
 		}
 	}
-	verdict = verdict_of_unknown(image, h, hook, inode, hook == HOOK_MPROTECT ? NULL : e);
+	if (passed && h->mode == MODE_ENFORCE)
+		verdict = VERDICT_SCOPED;
+	else
+		verdict = verdict_of_unknown(image, h, hook, inode, hook == HOOK_MPROTECT ? NULL : e);
 	count(hook, verdict);
 	if (e) {
 		event_send(e, hook, verdict);
@@ -283,7 +309,7 @@ static __always_inline int judge(enum hook hook, struct file *file)
 		s->ctime = change_time(inode);
 		store_first(&s->judged, hook == HOOK_MMAP ? bpf_ktime_get_boot_ns() : s->judged);
 		store_first(&s->known, is_local(magic) ? h->generation : 0);
-		if (s->unseen || written(inode) || *(volatile __u32 *)&s->writers != writers) {
+		if (s->unseen || is_open_memory(inode) || written(inode) || *(volatile __u32 *)&s->writers != writers) {
 			s->known = 0;
 			reason = REASON_WRITERS;
 		}
@@ -291,7 +317,7 @@ static __always_inline int judge(enum hook hook, struct file *file)
 	if (reason == REASON_NONE)
 		goto known;
 unknown:
-	verdict = report(image, h, hook, file, reason, digest, algorithm < 0 ? 0 : algorithm);
+	verdict = report(image, h, hook, file, reason, digest, algorithm < 0 ? 0 : algorithm, false);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
@@ -362,7 +388,7 @@ int BPF_PROG(diglim_load)
 	h = image_header(image);
 	if (!h)
 		return -EPERM;
-	if (report(image, h, HOOK_LOAD, NULL, REASON_NO_FILE, NULL, 0) == VERDICT_DENIED) {
+	if (report(image, h, HOOK_LOAD, NULL, REASON_NO_FILE, NULL, 0, false) == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
 	}
@@ -408,11 +434,8 @@ int BPF_PROG(diglim_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
 		count(HOOK_MPROTECT, VERDICT_KNOWN);
 		return 0;
 	}
-	if (h->mode == MODE_ENFORCE && s && s->passed == h->generation) {
-		count(HOOK_MPROTECT, VERDICT_SCOPED);
-		return 0;
-	}
-	verdict = report(image, h, HOOK_MPROTECT, file, REASON_UNJUDGED, NULL, 0);
+	verdict = report(image, h, HOOK_MPROTECT, file, REASON_UNJUDGED, NULL, 0,
+			 s && s->passed == h->generation);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
@@ -451,7 +474,7 @@ static __always_inline int write_begins(struct inode *inode, struct file *file)
 	h = image_header(image);
 	if (!h)
 		return -EPERM;
-	verdict = report(image, h, HOOK_WRITE, file, REASON_MAPPED, NULL, 0);
+	verdict = report(image, h, HOOK_WRITE, file, REASON_MAPPED, NULL, 0, false);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
 		return -ETXTBSY;

@@ -52,9 +52,11 @@ enum {
 #define MAP_SHARED_VALIDATE	3
 #define FMODE_WRITE	2
 #define O_TRUNC		01000
+#define F_SEAL_WRITE	8
 #define ATTR_SIZE	(1 << 3)
 #define ATTR_FILE	(1 << 13)
 #define S_VERITY	(1 << 16)	/* include/linux/fs.h */
+#define SB_KERNMOUNT	(1 << 22)
 #define SB_I_IMA_UNVERIFIABLE_SIGNATURE	0x00000020
 
 /* include/uapi/linux/hash_info.h */
@@ -92,6 +94,7 @@ struct address_space {
 
 struct super_block {
 	__u32 s_dev;
+	unsigned long s_flags;
 	unsigned long s_iflags;
 	unsigned long s_magic;
 };
@@ -106,6 +109,11 @@ struct inode {
 	__s64 i_ctime_sec;		/* since 6.11 */
 	__u32 i_ctime_nsec;
 	atomic_t i_writecount;
+};
+
+struct shmem_inode_info {
+	unsigned int seals;
+	struct inode vfs_inode;
 };
 
 struct inode___6_6 {

@@ -29,11 +29,10 @@ enum {
 #define PTRACE_MODE_ATTACH	2
 #define LSM_UNSAFE_SHARE	1
 #define LSM_UNSAFE_PTRACE	2
-#define TMPFS_MAGIC		0x01021994
 #define PROC_SUPER_MAGIC	0x9fa0
+#define TMPFS_MAGIC		0x01021994
 #define F_SEAL_SHRINK		2
 #define F_SEAL_GROW		4
-#define F_SEAL_WRITE		8
 #define SEALED			(F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 #define BPF_F_RDONLY_PROG	(1U << 7)
 
@@ -75,13 +74,7 @@ struct path___lock {
 	struct vfsmount *mnt;
 };
 
-struct shmem_inode_info {
-	unsigned int seals;
-	struct inode vfs_inode;
-};
-
 struct bpf_map {
-	__u32 map_type;
 	__u32 value_size;
 	__u32 map_flags;
 	__u32 id;
@@ -292,7 +285,7 @@ int BPF_PROG(lock_bpf, int cmd, struct bpf_attr_prog_load *attr)
 SEC("lsm/bpf_map")
 int BPF_PROG(lock_map, struct bpf_map *map)
 {
-	bool set = map->map_type == BPF_MAP_TYPE_ARRAY && map->value_size == IMAGE_BLOCK &&
+	bool set = map->value_size == IMAGE_BLOCK &&
 		   (map->map_flags & (BPF_F_MMAPABLE | BPF_F_INNER_MAP)) == (BPF_F_MMAPABLE | BPF_F_INNER_MAP);
 
 	if (!is_armed() || is_parser(bpf_get_current_task_btf()))

@@ -461,30 +461,27 @@ func mapOf(program *ebpf.Program, programName, mapName string) (*ebpf.Map, error
 }
 
 // openByID returns the gate as its programs have it, whatever is mounted where
-// the pins are. Under the lock nobody can have put programs like them there.
-func openByID() (*Gate, error) {
-	g := &Gate{}
-	want := g.pins()
-	err := eachProgram(func(_ ebpf.ProgramID, program *ebpf.Program) error {
-		for name := range want {
-			if *want[name] != nil {
-				continue
-			}
-			m, err := mapOf(program, gateProgDiglimExec, name)
-			if err != nil {
-				return err
-			}
-			*want[name] = m
+// the pins are. Under the lock nobody can have put programs like them there, or
+// ask for links.
+func openByID() (found *Gate, err error) {
+	err = eachProgram(func(id ebpf.ProgramID, _ *ebpf.Program) error {
+		g, err := openProgram(id)
+		if g != nil && found == nil {
+			found = g
+			return nil
 		}
-		return nil
+		if g != nil {
+			return errors.Join(errors.New("there are two gates"), g.Close())
+		}
+		return err
 	})
-	if err != nil {
-		return nil, errors.Join(err, g.Close())
+	if err != nil && found != nil {
+		return nil, errors.Join(err, found.Close())
 	}
-	if g.sets == nil || g.events == nil || g.counters == nil {
-		return nil, errors.Join(ErrNone, g.Close())
+	if err == nil && found == nil {
+		return nil, ErrNone
 	}
-	return g, nil
+	return found, err
 }
 
 // inInitramfs checks that the root is the one that the kernel unpacked the

@@ -20,6 +20,8 @@ func Probe() error { return errBuild }
 func Start(*set.Image, Options) (*Gate, error)         { return nil, errBuild }
 func Open() (*Gate, error)                             { return nil, errBuild }
 func Stop() error                                      { return errBuild }
+func Lock() error                                      { return errBuild }
+func Locked() (bool, error)                            { return false, nil }
 func (*Gate) Replace(*set.Image) error                 { return errBuild }
 func (*Gate) Image() (*set.Image, error)               { return nil, errBuild }
 func (*Gate) Status() (Status, error)                  { return Status{}, errBuild }

@@ -7,6 +7,7 @@
 //	guestgate try                         what a gate is to judge
 //	guestgate scope                       the same file in several places, under rules
 //	guestgate fresh DIRECTORY             files that change, on the file system of the directory
+//	guestgate verity DIRECTORY            a file under fs-verity
 //	guestgate memory                      what becomes executable without a file's being mapped so
 //	guestgate policy                      have IMA measure what is executed or mapped executable
 //	guestgate replace                     sets of several sizes replace each other under load
@@ -52,6 +53,8 @@ func run(r *report, command string, args []string) error {
 		return scope(r)
 	case "fresh":
 		return fresh(r, args[0])
+	case "verity":
+		return verity(r, args[0])
 	case "memory":
 		return memory(r)
 	case "policy":

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -24,7 +25,6 @@ type attack struct {
 	name string
 	do   func() error
 	undo func() error // of what it leaves behind; may be nil
-	sys  bool         // takes /sys away, and with it what other attacks are on
 }
 
 const bpffs = "/sys/fs/bpf"
@@ -32,82 +32,84 @@ const bpffs = "/sys/fs/bpf"
 // attacks are tried in this order.
 var attacks = []attack{
 	// The pins and where they are.
-	{"remove a pin", func() error { return os.Remove(gate.Dir + "/diglim_exec") }, nil, false},
-	{"remove all pins", removePins, nil, false},
+	{"remove a pin", func() error { return os.Remove(gate.Dir + "/diglim_exec") }, nil},
+	{"remove all pins", removePins, nil},
 	{"rename a pin", func() error { return os.Rename(gate.Dir+"/diglim_exec", gate.Dir+"/other") },
 		func() error { return os.Rename(gate.Dir+"/other", gate.Dir+"/diglim_exec") }},
 	{"rename the directory", func() error { return os.Rename(gate.Dir, bpffs+"/other") },
 		func() error { return os.Rename(bpffs+"/other", gate.Dir) }},
-	{"rename over a pin", renameOver, nil, false},
-	{"chmod and chown the pins", chmodPins, nil, false},
-	{"umount bpffs", func() error { return unix.Unmount(bpffs, 0) }, mountBPF, false},
-	{"umount -l bpffs", func() error { return unix.Unmount(bpffs, unix.MNT_DETACH) }, mountBPF, false},
-	{"move bpffs, remove the pins", moveAndRemove, mountBPF, false},
-	{"bind bpffs, remove the pins", bindAndRemove, func() error { return unix.Unmount("/tmp/bound", unix.MNT_DETACH) }, false},
-	{"mount over the pins", func() error { return unix.Mount("bpf", bpffs, "bpf", 0, "") }, func() error { return unix.Unmount(bpffs, 0) }, false},
-	{"umount in another mount namespace", inNamespace(unix.MS_PRIVATE, umountAll), mountBPF, false},
-	{"umount the hidden bpffs", func() error { return unix.Unmount(hidden, unix.MNT_DETACH) }, nil, false},
-	{"umount the hidden bpffs in another namespace", inNamespace(unix.MS_PRIVATE, func() error { return unix.Unmount(hidden, unix.MNT_DETACH) }), nil, false},
-	{"rmdir below the hidden bpffs from another namespace", inNamespace(unix.MS_PRIVATE, rmdirHidden), nil, false},
-	{"rename over the directory of the hidden bpffs", inNamespace(unix.MS_PRIVATE, renameOverHidden), nil, false},
-	{"move the hidden bpffs", moveHidden, nil, false},
-	{"remove the hidden pins", func() error { return os.RemoveAll(hidden) }, nil, false},
+	{"rename over a pin", renameOver, nil},
+	{"chmod and chown the pins", chmodPins, nil},
+	{"umount bpffs", func() error { return unix.Unmount(bpffs, 0) }, mountBPF},
+	{"umount -l bpffs", func() error { return unix.Unmount(bpffs, unix.MNT_DETACH) }, mountBPF},
+	{"move bpffs, remove the pins", moveAndRemove, mountBPF},
+	{"bind bpffs, remove the pins", bindAndRemove, func() error { return unix.Unmount("/tmp/bound", unix.MNT_DETACH) }},
+	{"mount over the pins", func() error { return unix.Mount("bpf", bpffs, "bpf", 0, "") }, func() error { return unix.Unmount(bpffs, 0) }},
+	{"umount in another mount namespace", inNamespace(unix.MS_PRIVATE, umountAll), mountBPF},
+	{"umount the hidden bpffs", func() error { return unix.Unmount(hidden, unix.MNT_DETACH) }, nil},
+	{"umount the hidden bpffs in another namespace", inNamespace(unix.MS_PRIVATE, func() error { return unix.Unmount(hidden, unix.MNT_DETACH) }), nil},
+	{"rmdir below the hidden bpffs from another namespace", inNamespace(unix.MS_PRIVATE, rmdirHidden), nil},
+	{"rename over the directory of the hidden bpffs", inNamespace(unix.MS_PRIVATE, renameOverHidden), nil},
+	{"move the hidden bpffs", moveHidden, nil},
+	{"remove the hidden pins", func() error { return os.RemoveAll(hidden) }, nil},
 
 	// bpf(2).
-	{"link detach by id", eachLink(func(l link.Link) error { return l.Detach() }), nil, false},
-	{"link update by id", eachLink(func(l link.Link) error { return bpf(29, &[4]uint32{fd(l), 0, 0, 0}) }), nil, false},
+	{"link detach by id", eachLink(func(l link.Link) error { return l.Detach() }), nil},
+	{"link update by id", eachLink(func(l link.Link) error { return bpf(29, &[4]uint32{fd(l), 0, 0, 0}) }), nil},
 	{"link by pin: update", func() error {
 		return withPinned(func(l link.Link) error { return bpf(29, &[4]uint32{fd(l), 0, 0, 0}) })
-	}, nil, false},
+	}, nil},
 	{"link by pin: detach", func() error {
 		return withPinned(func(l link.Link) error { return bpf(34, &[4]uint32{fd(l)}) })
-	}, nil, false},
-	{"program by id", eachProgram(func(*ebpf.Program) error { return nil }), nil, false},
-	{"empty the slot, map by id", eachMap("sets", func(m *ebpf.Map) error { return m.Delete(uint32(0)) }), nil, false},
-	{"empty the slot, map by pin", emptyByPin, nil, false},
-	{"freeze the outer map by id", eachMap("sets", func(m *ebpf.Map) error { return m.Freeze() }), nil, false},
-	{"write the set by id", eachMap("diglim_image", func(m *ebpf.Map) error { return m.Put(uint32(0), make([]byte, set.BlockSize)) }), nil, false},
-	{"mmap the set by id", eachMap("diglim_image", mmapMap), nil, false},
-	{"write the set from a program", eachMap("diglim_image", zeroFromProgram), nil, false},
-	{"arm or disarm by id", eachMap("armed", func(m *ebpf.Map) error { return m.Put(uint32(0), uint32(0)) }), nil, false},
-	{"make oneself a parser", eachMap("parsers", markMyself), nil, false},
-	{"a map in the shape of a set", mapLikeASet, nil, false},
-	{"load an LSM program", load(ebpf.LSM, ebpf.AttachLSMMac, "bpf"), nil, false},
-	{"load fmod_ret on security_bpf", load(ebpf.Tracing, ebpf.AttachModifyReturn, "security_bpf"), nil, false},
-	{"load fentry", load(ebpf.Tracing, ebpf.AttachTraceFEntry, "security_bpf"), nil, false},
-	{"load kprobe", load(ebpf.Kprobe, 0, ""), nil, false},
-	{"load tracepoint", load(ebpf.TracePoint, 0, ""), nil, false},
-	{"load raw tracepoint", load(ebpf.RawTracepoint, 0, ""), nil, false},
-	{"load perf event", load(ebpf.PerfEvent, 0, ""), nil, false},
-	{"load syscall", load(ebpf.Syscall, 0, ""), nil, false},
-	{"enable stats", func() error { return bpfFD(32, &[1]uint32{0}) }, nil, false},
+	}, nil},
+	{"program by id", eachProgram(func(*ebpf.Program) error { return nil }), nil},
+	{"empty the slot, map by id", eachMap("sets", func(m *ebpf.Map) error { return m.Delete(uint32(0)) }), nil},
+	{"empty the slot, map by pin", emptyByPin, nil},
+	{"freeze the outer map by id", eachMap("sets", func(m *ebpf.Map) error { return m.Freeze() }), nil},
+	{"write the set by id", eachMap("diglim_image", func(m *ebpf.Map) error { return m.Put(uint32(0), make([]byte, set.BlockSize)) }), nil},
+	{"mmap the set by id", eachMap("diglim_image", mmapMap), nil},
+	{"write the set from a program", eachMap("diglim_image", zeroFromProgram), nil},
+	{"arm or disarm by id", eachMap("armed", func(m *ebpf.Map) error { return m.Put(uint32(0), uint32(0)) }), nil},
+	{"make oneself a parser", eachMap("parsers", markMyself), nil},
+	{"a map in the shape of a set", mapLikeASet, nil},
+	{"load an LSM program", load(ebpf.LSM, ebpf.AttachLSMMac, "bpf"), nil},
+	{"load fmod_ret on security_bpf", load(ebpf.Tracing, ebpf.AttachModifyReturn, "security_bpf"), nil},
+	{"load fentry", load(ebpf.Tracing, ebpf.AttachTraceFEntry, "security_bpf"), nil},
+	{"load kprobe", load(ebpf.Kprobe, 0, ""), nil},
+	{"load tracepoint", load(ebpf.TracePoint, 0, ""), nil},
+	{"load raw tracepoint", load(ebpf.RawTracepoint, 0, ""), nil},
+	{"load perf event", load(ebpf.PerfEvent, 0, ""), nil},
+	{"load syscall", load(ebpf.Syscall, 0, ""), nil},
+	{"enable stats", func() error { return bpfFD(32, &[1]uint32{0}) }, nil},
 
 	// What BPF hangs on, and the kernel's memory.
 	{"ftrace_enabled", func() error { return os.WriteFile("/proc/sys/kernel/ftrace_enabled", []byte("0"), 0) },
 		func() error { return os.WriteFile("/proc/sys/kernel/ftrace_enabled", []byte("1"), 0) }},
-	{"ftrace_enabled, another procfs", otherProc, func() error { return os.WriteFile("/proc/sys/kernel/ftrace_enabled", []byte("1"), 0) }, false},
-	{"tracefs", tracefs, nil, false},
-	{"/dev/mem", openMem, nil, false},
-	{"iopl", iopl, nil, false},
+	{"ftrace_enabled, another procfs", otherProc, func() error { return os.WriteFile("/proc/sys/kernel/ftrace_enabled", []byte("1"), 0) }},
+	{"tracefs", tracefs, nil},
+	{"/dev/mem", openMem, nil},
+	{"iopl", iopl, nil},
 	{"kexec_load", func() error {
 		// Nothing to load: unloads what is there, if one may.
 		_, _, e := unix.Syscall6(unix.SYS_KEXEC_LOAD, 0, 0, 0, 0, 0, 0)
 		return result(e)
-	}, nil, false},
-	{"kexec_file_load", kexecFile, nil, false},
-	{"unsigned module", func() error { return module(unsigned) }, func() error { return unix.DeleteModule("ifb", 0) }, false},
-	{"stop", gate.Stop, nil, false},
+	}, nil},
+	{"kexec_file_load", kexecFile, nil},
+	{"unsigned module", func() error { return module(unsigned) }, func() error { return unix.DeleteModule("ifb", 0) }},
+	{"stop", gate.Stop, nil},
+}
 
-	// Without /sys.
-	{"umount -l /sys", func() error { return unix.Unmount("/sys", unix.MNT_DETACH) }, mountSys, true},
-	{"umount in a namespace that propagates", inNamespace(unix.MS_SHARED, umountAll), mountSys, true},
-	{"rmdir /sys from another namespace", inNamespace(unix.MS_PRIVATE, rmdirSys), mountSys, true},
+// sysAttacks take /sys away, and with it what the others are on.
+var sysAttacks = []attack{
+	{"umount -l /sys", func() error { return unix.Unmount("/sys", unix.MNT_DETACH) }, mountSys},
+	{"umount in a namespace that propagates", inNamespace(unix.MS_SHARED, umountAll), mountSys},
+	{"rmdir /sys from another namespace", inNamespace(unix.MS_PRIVATE, rmdirSys), mountSys},
 }
 
 // attackOpen tries the attacks on gates that are not locked.
 func attackOpen(r *report) error {
 	running := false
-	for _, a := range attacks {
+	for _, a := range slices.Concat(attacks, sysAttacks) {
 		if !running {
 			if err := start(gate.Options{}); err != nil {
 				return fmt.Errorf("%s: start: %w", a.name, err)
@@ -426,7 +428,7 @@ func zeroFromProgram(m *ebpf.Map) error {
 		asm.Add.Imm(asm.R2, -4),
 		asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, "out"),
-		asm.StoreImm(asm.R0, 0, 0, asm.DWord),
+		asm.StoreImm(asm.R0, 0, 0, asm.Word),
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
 		asm.Return(),
 	}})

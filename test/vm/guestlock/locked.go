@@ -78,7 +78,7 @@ func refuse(r *report) error {
 	r.line("in another mount namespace", "%v", inNamespace(unix.MS_PRIVATE, gate.Lock)())
 	r.line("in a chroot", "%v", inNamespace(unix.MS_PRIVATE, func() error {
 		const root = "/tmp/root"
-		for _, dir := range []string{root + "/proc", root + bpffs} {
+		for _, dir := range []string{root + "/proc", root + "/sys/kernel", root + bpffs} {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
@@ -144,16 +144,22 @@ func lock(r *report) error {
 	return nil
 }
 
-// attackLocked tries the attacks on the locked gate, those on its parser, and
-// what must go on working. What takes /sys away comes last, if at all.
+// attackLocked tries the attacks on the locked gate, with or without those on
+// /sys, then those on its parser, and what must go on working.
 func attackLocked(r *report, sys bool) error {
 	for _, a := range attacks {
-		if a.sys && !sys {
-			continue
-		}
 		err := a.do()
 		r.line(a.name, "%s, %s", errno(err), settled(err))
 		if a.undo != nil && err == nil {
+			if err := a.undo(); err != nil {
+				return fmt.Errorf("%s: undo: %w", a.name, err)
+			}
+		}
+	}
+	if sys {
+		for _, a := range sysAttacks {
+			err := a.do()
+			r.line(a.name, "%s, %s", errno(err), settled(nil))
 			if err := a.undo(); err != nil {
 				return fmt.Errorf("%s: undo: %w", a.name, err)
 			}

@@ -24,6 +24,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"time"
 
@@ -45,6 +46,9 @@ const (
 )
 
 func main() {
+	// The first thread cannot end, so nothing else is to run on it that gives
+	// its thread a world of its own.
+	runtime.LockOSThread()
 	if len(os.Args) < 2 {
 		fmt.Fprintln(os.Stderr, "usage: guestlock open|refuse|lock|locked|switched|replace|hold")
 		os.Exit(2)
