@@ -18,6 +18,9 @@ import (
 // Options say what Start does besides.
 type Options struct{}
 
+// Dir is where the gate is pinned.
+const Dir = "/sys/fs/bpf/diglim"
+
 // What can go wrong with a gate besides the kernel's refusals.
 var (
 	ErrNone    = errors.New("no gate")
