@@ -317,7 +317,7 @@ func TestGateReplace(t *testing.T) {
 		checkCases(t, r, "kill", map[string]string{
 			"programs attached":   "7",
 			"directories of pins": "1",
-			"killed":              "240 times",
+			"killed":              "224 times",
 			"both sets seen":      "true",
 		})
 		checkCases(t, r, "stop", nil)
