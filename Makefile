@@ -12,12 +12,15 @@ man      = $(commands:%=docs/man/%.1)
 
 export CGO_ENABLED = 0
 
-.PHONY: all test lint fuzz demo vm bench man install dist clean help deps $(commands)
+.PHONY: all test lint fuzz demo vm bench man install dist clean help deps generate $(commands) diglim-upload-lean
 
 all: $(commands)  ## build the three programs into bin/
 
 $(commands):
 	$(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/$@ ./cmd/$@
+
+diglim-upload-lean:  ## build the uploader without BPF and OpenPGP into bin/, for kernels that verify lists
+	$(GO) build -tags nobpf -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/$@ ./cmd/diglim-upload
 
 deps:  ## install the Debian packages that tests and demo need (as root)
 	@test/install-deps
@@ -42,6 +45,9 @@ lint: deps  ## what must be clean before a change lands
 	shellcheck .ci/run test/install-deps
 	@test/vulncheck
 
+generate: deps  ## compile the BPF programs, whose objects are committed
+	$(GO) generate ./internal/kernel/gate
+
 fuzz:  ## run every fuzz target for FUZZTIME (30s)
 	@test/fuzz $(FUZZTIME)
 
@@ -64,4 +70,4 @@ clean:  ## remove what was built; kernels for guests too
 	rm -rf bin build
 
 help:
-	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*##/\1\t/p' Makefile | expand -t 20

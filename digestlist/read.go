@@ -12,8 +12,7 @@ import (
 // (MAX_DIGEST_LIST_SIZE).
 const MaxFile = 64<<20 - 1
 
-// ReadFile reads a list file and finds out its format: the one that its name
-// declares, or for any other name the one that it starts like.
+// ReadFile reads a list file and finds out its format, by FormatOf.
 func ReadFile(path string) ([]byte, Format, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -29,10 +28,16 @@ func ReadFile(path string) ([]byte, Format, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if name, _, err := KnownName(filepath.Base(path)); err == nil {
-		return b, name.Format, nil
+	return b, FormatOf(filepath.Base(path), b), nil
+}
+
+// FormatOf returns the format of a list: the one that the name of its file
+// declares, or for any other name the one that it starts like.
+func FormatOf(file string, content []byte) Format {
+	if name, _, err := KnownName(file); err == nil {
+		return name.Format
 	}
-	return b, sniff(b), nil
+	return sniff(content)
 }
 
 // sniff tells formats apart by their first byte: of an RPM header's magic, of

@@ -9,6 +9,7 @@ import (
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
+	"diglim/internal/cobracli"
 	"diglim/internal/digest"
 	"diglim/internal/keyring"
 	"diglim/internal/policy"
@@ -108,7 +109,7 @@ func (a *answer) writeJSON(w io.Writer) error {
 	a.Findings = append([]attest.Finding{}, a.Findings...)
 	a.Known = append([]attest.Measured{}, a.Known...)
 	a.Unproven = append([]attest.Measured{}, a.Unproven...)
-	return cli.WriteJSON(w, a)
+	return cobracli.WriteJSON(w, a)
 }
 
 // run fills the answer. The error is about what the user gave, not about what

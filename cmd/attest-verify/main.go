@@ -8,7 +8,7 @@ import (
 	"io"
 	"os"
 
-	"diglim/internal/cli"
+	"diglim/internal/cobracli"
 
 	"github.com/spf13/cobra"
 )
@@ -26,7 +26,7 @@ Exit code: 0 trusted, 1 not trusted, 2 could not tell (usage, missing,
 malformed).`,
 	}
 	root.AddCommand(collectCommand(), checkCommand())
-	return cli.Run(root, args, stdout, stderr)
+	return cobracli.Run(root, args, stdout, stderr)
 }
 
 // The files of an evidence directory. Their content is what tpm2-tools and

@@ -13,6 +13,7 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/cli"
+	"diglim/internal/cobracli"
 	"diglim/internal/digest"
 
 	"github.com/spf13/cobra"
@@ -59,7 +60,7 @@ be read.`,
 		d := compare(sides[0], sides[1])
 		d.Equal = d.Equal && !unread
 		if jsonOut {
-			err = cli.WriteJSON(cmd.OutOrStdout(), d)
+			err = cobracli.WriteJSON(cmd.OutOrStdout(), d)
 		} else {
 			err = d.writeText(cmd.OutOrStdout())
 		}

@@ -13,6 +13,7 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/cli"
+	"diglim/internal/cobracli"
 	"diglim/internal/durable"
 	"diglim/internal/keyring"
 	"diglim/internal/modsig"
@@ -134,7 +135,7 @@ func (g *generator) run(cmd *cobra.Command, works []work, problems []error) erro
 		return err
 	}
 	if g.jsonOut {
-		err = cli.WriteJSON(cmd.OutOrStdout(), s)
+		err = cobracli.WriteJSON(cmd.OutOrStdout(), s)
 	} else {
 		err = s.writeText(cmd.OutOrStdout(), g.output)
 	}

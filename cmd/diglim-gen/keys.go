@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"diglim/internal/cli"
+	"diglim/internal/cobracli"
 	"diglim/internal/keyring"
 
 	"github.com/spf13/cobra"
@@ -64,7 +65,7 @@ Exit code: 0 if some key would be trusted, 1 if none would be.`,
 			s.Skipped = append(s.Skipped, err.Error())
 		}
 		if jsonOut {
-			err = cli.WriteJSON(cmd.OutOrStdout(), s)
+			err = cobracli.WriteJSON(cmd.OutOrStdout(), s)
 		} else {
 			err = s.writeText(cmd.OutOrStdout(), cmd.ErrOrStderr())
 		}

@@ -11,6 +11,7 @@ import (
 	"diglim/digestlist"
 	"diglim/internal/cli"
 	"diglim/internal/cms"
+	"diglim/internal/cobracli"
 	"diglim/internal/keyring"
 	"diglim/internal/modsig"
 	"diglim/internal/source/deb"
@@ -35,7 +36,7 @@ Exit code: 0 if all went well, 1 if something was refused (no good signature),
 	root.AddCommand(showCommand(), verifyCommand())
 	root.AddCommand(signCommand())
 	root.AddCommand(keysCommand(), convertCommand(), diffCommand())
-	return cli.Run(root, args, stdout, stderr)
+	return cobracli.Run(root, args, stdout, stderr)
 }
 
 // trust is the flags that say whom to believe.

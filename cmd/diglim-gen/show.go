@@ -8,6 +8,7 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/cli"
+	"diglim/internal/cobracli"
 	"diglim/internal/digest"
 	"diglim/internal/keyring"
 	"diglim/internal/modsig"
@@ -177,7 +178,7 @@ func signerText(s keyring.Signer) string {
 
 func printShown(w io.Writer, lists []shown, jsonOut bool) error {
 	if jsonOut {
-		return cli.WriteJSON(w, lists)
+		return cobracli.WriteJSON(w, lists)
 	}
 	var errs []error
 	print := func(format string, args ...any) {

@@ -7,6 +7,7 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/cli"
+	"diglim/internal/cobracli"
 	"diglim/internal/keyring"
 
 	"github.com/spf13/cobra"
@@ -68,7 +69,7 @@ certificates; nothing says what package it is the list of.`,
 			results = append(results, r)
 		}
 		if jsonOut {
-			if err := cli.WriteJSON(cmd.OutOrStdout(), results); err != nil {
+			if err := cobracli.WriteJSON(cmd.OutOrStdout(), results); err != nil {
 				return err
 			}
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -11,119 +12,210 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/cli"
+	"diglim/internal/digest"
 	"diglim/internal/kernel"
-	"diglim/internal/kernel/diglim"
-
-	"github.com/spf13/cobra"
+	"diglim/internal/kernel/upload"
 )
 
-// target is the flags that say which kernel interface to speak to.
-type target struct {
-	name       string
-	securityfs string
+// A verb is what is done with lists.
+type verb string
+
+const (
+	add     verb = "add"
+	del     verb = "del"
+	replace verb = "replace"
+)
+
+func (v verb) past() string {
+	return map[verb]string{add: "added", del: "deleted", replace: "replaced"}[v]
 }
 
-func (t *target) flags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&t.name, "interface", "auto", "kernel interface: auto or diglim (DIGLIM v3)")
-	f.StringVar(&t.securityfs, "securityfs", kernel.Securityfs, "where securityfs is mounted; the usual `directory` is mounted if it is not")
+// An application is lists, and what is to be done with them.
+type application struct {
+	verb     verb
+	paths    []string // absolute, in the order in which they go
+	buffered bool
+	gate     gateFlags
+	stderr   io.Writer
+	failed   int
 }
 
-// open mounts what is missing and finds the interface. The function returned
-// undoes the mounts, whether there is an error or not.
-func (t *target) open() (*diglim.Interface, func() error, error) {
-	undo := func() error { return nil }
-	if t.name != "auto" && t.name != "diglim" {
-		return nil, undo, fmt.Errorf("interface %q is not known: auto and diglim are", t.name)
+// fail says that a list failed; path is "" if the error names it.
+func (a *application) fail(path string, err error) {
+	if path != "" {
+		err = fmt.Errorf("%s: %s", cli.Text(path), cli.Text(err.Error()))
 	}
-	if t.securityfs == kernel.Securityfs {
-		var err error
-		if undo, err = kernel.EnsureMounted(); err != nil {
-			return nil, undo, cli.Hint(err, "run this as root")
+	cli.PrintError(a.stderr, err)
+	a.failed++
+}
+
+// An outcome is what was done.
+type outcome struct {
+	digests, lists int
+	already        int // lists that were there, or not there, before
+	failed         int
+	seconds        float64
+	gate           *gateOutcome // nil for the interfaces that keep lists
+}
+
+// A gateOutcome is what there is to say besides of a set in the gate.
+type gateOutcome struct {
+	mode, scope string
+	locked      bool
+	generation  uint64
+	digests     int // in the set, after this
+	bytes       int // of kernel memory that the set takes
+	useless     int // digests of algorithms that the kernel does not measure with
+	measured    digest.Algorithm
+}
+
+func (o outcome) object(v verb, s session) cli.Object {
+	object := cli.Object{
+		{Name: "interface", Value: s.name},
+		{Name: "done", Value: v.past()},
+		{Name: "digests", Value: o.digests},
+		{Name: "lists", Value: o.lists},
+		{Name: "already", Value: o.already},
+		{Name: "failed", Value: o.failed},
+		{Name: "seconds", Value: o.seconds},
+	}
+	if g := o.gate; g != nil {
+		object = append(object, cli.Member{Name: "gate", Value: cli.Object{
+			{Name: "mode", Value: g.mode},
+			{Name: "scope", Value: g.scope},
+			{Name: "locked", Value: g.locked},
+			{Name: "generation", Value: g.generation},
+			{Name: "digests", Value: g.digests},
+			{Name: "bytes", Value: g.bytes},
+			{Name: "measured_with", Value: g.measured.String()},
+			{Name: "never_match", Value: g.useless},
+		}})
+	}
+	return append(object, s.passedOver())
+}
+
+func (o outcome) text(v verb, s session, w io.Writer) error {
+	if g := o.gate; g != nil {
+		fmt.Fprintf(w, "%s: %s from %s in %.2f s, mode %s, %s of kernel memory",
+			s.name, cli.Plural(o.digests, "digest"), cli.Plural(o.lists, "list"), o.seconds, g.mode, size(g.bytes))
+		if g.useless > 0 {
+			fmt.Fprintf(w, "; %s that cannot match: the kernel measures with %s", cli.Plural(g.useless, "digest"), g.measured)
 		}
+		if o.failed > 0 {
+			fmt.Fprintf(w, "; %s failed", cli.Count(o.failed))
+		}
+		_, err := fmt.Fprintln(w)
+		return err
 	}
-	cmdline, err := os.ReadFile("/proc/cmdline")
-	if err != nil {
-		return nil, undo, err
-	}
-	i, err := diglim.Open(t.securityfs, string(cmdline))
-	if err != nil {
-		return nil, undo, cli.Hint(fmt.Errorf("no kernel interface accepts digest lists here\n  diglim  %w", err),
-			"boot a kernel with DIGLIM v3")
-	}
-	return i, undo, nil
+	already := map[verb]string{add: "there before", del: "not there"}[v]
+	_, err := fmt.Fprintf(w, "%s: %s %s from %s in %.2f s (%s %s, %s failed)\n", s.name, v.past(),
+		cli.Plural(o.digests, "digest"), cli.Plural(o.lists, "list"), o.seconds, cli.Count(o.already), already, cli.Count(o.failed))
+	return err
 }
 
-func applyCommand(verb string) *cobra.Command {
-	var t target
-	var buffered bool
-	op := map[string]diglim.Op{"add": diglim.Add, "del": diglim.Del}[verb]
-	cmd := &cobra.Command{
-		Use:   verb + " [flags] LIST|DIR...",
-		Short: map[diglim.Op]string{diglim.Add: "add digest lists to what the kernel knows", diglim.Del: "take digest lists away from the kernel"}[op],
-		Long: `Goes through the lists, and those in directories, in the order of their names:
-by the number in front, then by bytes. Compact lists are given to the kernel by
-path; rpm lists are converted. A list that the kernel has already (or, for del,
-does not have) is no error. Nothing is checked of the lists' signatures: that is
-the kernel's part, by its IMA policy.`,
-		Args: cobra.MinimumNArgs(1),
+// size writes a number of bytes as people say it.
+func size(bytes int) string {
+	if bytes < 1_000_000 {
+		return fmt.Sprintf("%d kB", (bytes+999)/1000)
 	}
-	t.flags(cmd)
-	cmd.Flags().BoolVar(&buffered, "buffer", false, "give the kernel the content of compact lists instead of their path")
-	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+	return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
+}
+
+func applyCommand(g gateway, v verb) *cli.Command {
+	t := target{gate: g}
+	var jsonOut bool
+	a := application{verb: v}
+	f := flag.NewFlagSet(string(v), flag.ContinueOnError)
+	if v == replace {
+		t.name, t.securityfs = "bpf", kernel.Securityfs
+	} else {
+		t.flags(f)
+	}
+	f.BoolVar(&jsonOut, "json", false, "answer as JSON")
+	cmd := &cli.Command{Name: string(v), Args: "LIST|DIR...", Flags: f}
+	switch v {
+	case add:
+		cmd.Short = "add digest lists to what the kernel knows"
+		cmd.Long = `Goes through the lists, and those in directories, in the order of their names:
+by the number in front, then by bytes, parser lists before the others. A list
+that the kernel has already is no error.`
+	case del:
+		cmd.Short = "take digest lists away from the kernel (diglim, ima)"
+		cmd.Long = `Goes through the lists, and those in directories, in the order of their names:
+by the number in front, then by bytes, parser lists after the others. A list
+that the kernel does not have is no error. The gate keeps digests, not lists:
+use replace there.`
+	case replace:
+		cmd.Args = "DIR..."
+		cmd.Short = "make the gate's set exactly what directories hold (bpf)"
+		cmd.Long = `Makes the set exactly what the lists hold, in one act: no program is ever judged
+by half of it. If a list fails, nothing is replaced.`
+	}
+	if v != replace {
+		f.BoolVar(&a.buffered, "buffer", false, "give the kernel the content of compact lists instead of their path (diglim)")
+	}
+	if v != del {
+		a.gate.flags(f)
+	}
+	cmd.Run = func(args []string, stdout, stderr io.Writer) (err error) {
 		start := time.Now()
-		i, undo, err := t.open()
-		defer func() { err = errors.Join(err, undo()) }()
+		a.gate.set(f)
+		a.stderr = stderr
+		s, err := t.openFor(stderr)
+		defer func() { err = errors.Join(err, s.close()) }()
 		if err != nil {
 			return err
 		}
-		stderr := cmd.ErrOrStderr()
-		paths, failed := findLists(args, stderr)
-		var digests, lists, before int
-		for _, path := range paths {
-			r, err := apply(i, op, path, buffered)
-			if err != nil {
-				fmt.Fprintf(stderr, "error: %s: %s\n", cli.Text(path), cli.Text(err.Error()))
-				failed++
-				continue
-			}
-			digests += r.Digests
-			lists++
-			if !r.Done {
-				before++
-			}
+		if err := a.allowed(s.name); err != nil {
+			return err
 		}
-		already := map[diglim.Op]string{diglim.Add: "there before", diglim.Del: "not there"}[op]
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "diglim: %s %s from %s in %.2f s (%s %s, %s failed)\n",
-			map[diglim.Op]string{diglim.Add: "added", diglim.Del: "deleted"}[op], cli.Plural(digests, "digest"), cli.Plural(lists, "list"),
-			time.Since(start).Seconds(), cli.Count(before), already, cli.Count(failed))
+		a.paths = a.findLists(args)
+		o, err := s.apply(&a)
 		if err != nil {
 			return err
 		}
-		if failed > 0 {
-			return cli.Exit(cli.No)
+		o.failed, o.seconds = a.failed, time.Since(start).Seconds()
+		if jsonOut {
+			err = cli.WriteObject(stdout, o.object(v, s), true)
+		} else {
+			err = o.text(v, s, stdout)
 		}
-		return nil
+		if err == nil && a.failed > 0 {
+			err = cli.Exit(cli.No)
+		}
+		return err
 	}
 	return cmd
 }
 
-// findLists returns the lists that the arguments stand for, absolute and in
-// the order of their names, and how many arguments led nowhere.
-func findLists(args []string, stderr io.Writer) (paths []string, failed int) {
-	fail := func(err error) {
-		fmt.Fprintf(stderr, "error: %v\n", err)
-		failed++
+// allowed says whether the interface can do what is asked for.
+func (a *application) allowed(name string) error {
+	switch {
+	case name == "bpf" && a.verb == del:
+		return &cli.ExitError{Code: cli.No, Err: cli.Hint(errors.New("the gate keeps digests, not lists: none can be taken away"),
+			"diglim-upload replace DIR makes the set exactly what a directory holds")}
+	case name == "bpf" && a.buffered:
+		return errors.New("--buffer is for diglim, and the interface is bpf")
+	case name == "bpf":
+		return nil
+	case a.gate.given != "":
+		return fmt.Errorf("--%s is for bpf, and the interface is %s", a.gate.given, name)
 	}
+	return nil
+}
+
+// findLists returns the lists that the arguments stand for, absolute and in
+// the order in which they go.
+func (a *application) findLists(args []string) (paths []string) {
 	for _, arg := range args {
 		arg, err := filepath.Abs(arg)
 		if err != nil {
-			fail(err)
+			a.fail("", err)
 			continue
 		}
 		info, err := os.Stat(arg)
 		if err != nil {
-			fail(err)
+			a.fail("", err)
 			continue
 		}
 		if !info.IsDir() {
@@ -132,22 +224,16 @@ func findLists(args []string, stderr io.Writer) (paths []string, failed int) {
 		}
 		names, err := digestlist.ReadDir(arg)
 		if err != nil {
-			fail(err)
+			a.fail("", err)
 		}
 		for _, name := range names {
 			paths = append(paths, filepath.Join(arg, name))
 		}
 	}
-	slices.SortStableFunc(paths, func(a, b string) int {
-		return digestlist.CompareNames(filepath.Base(a), filepath.Base(b))
-	})
-	return paths, failed
-}
-
-func apply(i *diglim.Interface, op diglim.Op, path string, buffered bool) (diglim.Result, error) {
-	content, format, err := digestlist.ReadFile(path)
-	if err != nil {
-		return diglim.Result{}, err
+	op := upload.Add
+	if a.verb == del {
+		op = upload.Del
 	}
-	return i.Apply(op, diglim.List{Path: path, Format: format, Content: content}, buffered)
+	slices.SortStableFunc(paths, func(x, y string) int { return upload.Compare(op, x, y) })
+	return paths
 }

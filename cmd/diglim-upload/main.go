@@ -10,23 +10,32 @@ import (
 
 	"diglim/internal/cli"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, errorOutput())) }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	root := &cobra.Command{
-		Use:   "diglim-upload",
-		Short: "feed digest lists to the kernel",
+	return program(systemGate()).Run(args, stdout, stderr)
+}
+
+// program is all commands; those of BPF work on that gate.
+func program(g gateway) *cli.Program {
+	return &cli.Program{
+		Name: "diglim-upload",
 		Long: `diglim-upload feeds digest lists to the kernel, in the order of their names.
 
 Exit code: 0 if all went well, 1 if a list failed (the others are uploaded all
-the same), 2 if there is nobody to feed (usage, no interface).`,
+the same) or what was asked for is refused, 2 if there is nobody to feed (usage,
+no interface).`,
+		Commands: append([]*cli.Command{
+			applyCommand(g, "add"),
+			applyCommand(g, "del"),
+			statusCommand(g),
+			queryCommand(g),
+			countCommand(g),
+		}, gateCommands(g)...),
 	}
-	root.AddCommand(applyCommand("add"), applyCommand("del"), statusCommand())
-	return cli.Run(root, args, stdout, stderr)
 }
 
 // errorOutput is standard error, or the kernel's log if that was closed:

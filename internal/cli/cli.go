@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,8 +11,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/spf13/cobra"
 )
 
 // Exit codes. A command that did a batch of things ends with No if one was
@@ -69,26 +66,26 @@ func Hint(err error, format string, args ...any) error {
 	return &hinted{err, fmt.Sprintf(format, args...)}
 }
 
+// HintOf returns the hint that an error has, "" for none.
+func HintOf(err error) string {
+	var h *hinted
+	if errors.As(err, &h) {
+		return h.hint
+	}
+	return ""
+}
+
 // PrintError writes an error as people are to see it, with its hint.
 func PrintError(w io.Writer, err error) {
 	fmt.Fprintf(w, "error: %v\n", err)
-	var h *hinted
-	if errors.As(err, &h) {
-		fmt.Fprintf(w, "hint: %s\n", h.hint)
+	if hint := HintOf(err); hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", hint)
 	}
 }
 
-// Run runs a command and returns its exit code. An error that is no ExitError
-// is Unknown.
-func Run(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
-	root.Version = Version()
-	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
-	root.SilenceErrors, root.SilenceUsage = true, true
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.Execute()
+// Finish says on stderr what there is to say of the error that a command ended
+// with, and returns the exit code. An error that is no ExitError is Unknown.
+func Finish(err error, stderr io.Writer) int {
 	if err == nil {
 		return Yes
 	}
@@ -157,12 +154,4 @@ func Plural(n int, noun string) string {
 		noun += "s"
 	}
 	return Count(n) + " " + noun
-}
-
-// WriteJSON writes v as people and jq read it.
-func WriteJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
 }

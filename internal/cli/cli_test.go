@@ -5,8 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-
-	"github.com/spf13/cobra"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -21,9 +19,8 @@ func TestExitCodes(t *testing.T) {
 		{&ExitError{No, errors.New("refused")}, No, "error: refused\n"},
 		{Hint(errors.New("no key"), "give --keyring"), Unknown, "error: no key\nhint: give --keyring\n"},
 	} {
-		var stdout, stderr bytes.Buffer
-		root := &cobra.Command{Use: "x", RunE: func(*cobra.Command, []string) error { return c.err }}
-		if code := Run(root, nil, &stdout, &stderr); code != c.code || stderr.String() != c.stderr {
+		var stderr bytes.Buffer
+		if code := Finish(c.err, &stderr); code != c.code || stderr.String() != c.stderr {
 			t.Errorf("%v: exit %d, %q", c.err, code, stderr.String())
 		}
 	}

@@ -41,25 +41,22 @@
 #include <linux/hashtable.h>
 #include <linux/jhash.h>
 #include <linux/kernel.h>
-#include <linux/magic.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/module_signature.h>
-#include <linux/namei.h>
 #include <linux/security.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-#define INTEGRITY_DIR	"/sys/kernel/security/integrity"
+#include "stand_in.h"
+
 #define LIST_PREFIX	"sha256-"
-#define MAX_WRITE	(64 * 1024 * 1024 - 1)
 #define MAX_COPY	(4 * 1024 * 1024) /* the largest kmalloc() */
 #define LABEL_SIZE	256
 #define QUERY_SIZE	258
 #define NAME_SIZE	256
 #define QUERY_CHECKED	20 /* digits that a query is checked for */
-#define ALGO_LAST	20 /* newer kernels number more algorithms */
 
 enum list_type {
 	TYPE_PARSER,
@@ -70,17 +67,6 @@ enum list_type {
 };
 
 enum list_op { OP_ADD, OP_DEL };
-
-/* Header of a block of digests, in a list. */
-struct list_hdr {
-	u8 version;
-	u8 reserved;
-	__le16 type;
-	__le16 modifiers;
-	__le16 algo;
-	__le32 count;
-	__le32 datalen;
-} __packed;
 
 /* A loaded list. */
 struct digest_list {
@@ -633,37 +619,6 @@ static ssize_t payload_size(const u8 *data, size_t size)
 	return size - sig_len;
 }
 
-/*
- * Reads a whole file into *data, for kvfree(). kernel_read_file() would do, but
- * IPE warns of kinds of files that it does not know. IMA has measured the file,
- * if it wants to, when it was opened.
- */
-static ssize_t read_whole(struct file *file, u8 **data)
-{
-	struct inode *inode = file_inode(file);
-	loff_t size = i_size_read(inode), pos = 0;
-
-	if (!S_ISREG(inode->i_mode) || size <= 0)
-		return -EINVAL;
-	if (size > INT_MAX)
-		return -EFBIG;
-
-	*data = kvmalloc(size, GFP_KERNEL);
-	if (!*data)
-		return -ENOMEM;
-
-	while (pos < size) {
-		ssize_t n = kernel_read(file, *data + pos, size - pos, &pos);
-
-		if (n <= 0) {
-			kvfree(*data);
-			return n ?: -EIO;
-		}
-	}
-
-	return size;
-}
-
 static int list_write_path(enum list_op op, const char *path)
 {
 	struct file *file;
@@ -1051,27 +1006,18 @@ static int create_dir(void)
 {
 	struct path integrity;
 	struct dentry *dentry;
-	int err;
+	int err = find_dir(INTEGRITY_DIR, &integrity);
 
-	/* The kernel keeps the directory's dentry to itself. */
-	err = kern_path(INTEGRITY_DIR, LOOKUP_FOLLOW | LOOKUP_DIRECTORY,
-			&integrity);
 	if (err)
-		goto out;
+		return err;
 
-	if (integrity.dentry->d_sb->s_magic == SECURITYFS_MAGIC)
-		dentry = securityfs_create_dir("diglim", integrity.dentry);
-	else
-		dentry = ERR_PTR(-ENODEV);
+	dentry = securityfs_create_dir("diglim", integrity.dentry);
 	path_put(&integrity);
-	err = PTR_ERR_OR_ZERO(dentry);
-	if (!err)
-		diglim_dir = dentry;
-out:
-	if (err)
-		pr_err("no directory in " INTEGRITY_DIR " (%d): is securityfs mounted?\n",
-		       err);
-	return err;
+	if (IS_ERR(dentry))
+		return PTR_ERR(dentry);
+
+	diglim_dir = dentry;
+	return 0;
 }
 
 static int __init diglim_v3_init(void)

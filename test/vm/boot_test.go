@@ -33,7 +33,7 @@ func eachKernel(t *testing.T, test func(t *testing.T, ctx context.Context, k vm.
 // initramfs.
 func buildModule(t *testing.T, ctx context.Context, k vm.Kernel) vm.File {
 	t.Helper()
-	object, err := k.BuildModule(ctx, "../kmod")
+	object, err := k.BuildModule(ctx, "../kmod", "diglim_v3")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -227,9 +227,9 @@ func (k Kernel) disk(ctx context.Context) ([]File, error) {
 	return files, nil
 }
 
-// BuildModule builds the out-of-tree module whose sources are in dir, in a copy
-// below build/vm, and returns the path of the object file.
-func (k Kernel) BuildModule(ctx context.Context, dir string) (string, error) {
+// BuildModule builds the out-of-tree modules whose sources are in dir, in a copy
+// below build/vm, and returns the path of the named one's object file.
+func (k Kernel) BuildModule(ctx context.Context, dir, name string) (string, error) {
 	unlock, err := lockCache()
 	if err != nil {
 		return "", err
@@ -244,14 +244,9 @@ func (k Kernel) BuildModule(ctx context.Context, dir string) (string, error) {
 	if _, err := run(ctx, work, "make", "KDIR="+kdir, "modules"); err != nil {
 		return "", err
 	}
-	objects, err := filepath.Glob(filepath.Join(work, "*.ko"))
-	if err != nil {
-		return "", err
-	}
-	if len(objects) != 1 {
-		return "", fmt.Errorf("%s built %d modules, want 1", dir, len(objects))
-	}
-	return objects[0], nil
+	object := filepath.Join(work, name+".ko")
+	_, err = os.Stat(object)
+	return object, err
 }
 
 // copyChanged copies the files of a flat directory. Files that are the same

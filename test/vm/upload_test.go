@@ -106,7 +106,7 @@ func TestUpload(t *testing.T) {
 		step("mounted", "/busybox mount -t sysfs sysfs /sys && /busybox mount -t securityfs securityfs /sys/kernel/security", `^$`, 0)
 		count("at last", "0", "0")
 
-		step("no interface", "/busybox rmmod diglim_v3; /diglim-upload add /lists", `(?s)^error: no kernel interface accepts digest lists here\n  diglim  .*\nhint: `, 2)
+		step("no interface", "/busybox rmmod diglim_v3; /diglim-upload add --interface diglim /lists", `(?s)^error: no kernel interface accepts digest lists here\n  diglim  .*\nhint: `, 2)
 
 		r, err := vm.Boot(ctx, writeMachine(t, ctx, k, p, t.TempDir(), files...))
 		if err != nil {

@@ -14,10 +14,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"time"
 
 	"diglim/digestlist"
+	"diglim/internal/digest"
+	"diglim/internal/kernel/upload"
 	"diglim/internal/modsig"
 
 	"golang.org/x/sys/unix"
@@ -35,24 +37,35 @@ const maxUpload = 4<<20 - 4096
 // "<algorithm>-<digest in hex>-<label>.ascii".
 const maxName = 255
 
-// An Op is what is done with a list.
-type Op int
+// What an upload is, is the same for all interfaces.
+type (
+	Op     = upload.Op
+	List   = upload.List
+	Result = upload.Result
+)
 
 // The operations.
 const (
-	Add Op = iota
-	Del
+	Add = upload.Add
+	Del = upload.Del
 )
 
-func (o Op) file() string { return [...]string{"digest_list_add", "digest_list_del"}[o] }
+func controlFile(op Op) string { return [...]string{"digest_list_add", "digest_list_del"}[op] }
 
 // ErrNotThere says that the kernel has no DIGLIM.
 var ErrNotThere = errors.New("the kernel has no DIGLIM")
 
 // An Interface is an open interface.
 type Interface struct {
-	dir   string
-	write func(path string, data []byte) error // one open, one write(2), one close
+	securityfs, dir string
+
+	write func(path string, data []byte) error           // one open, one write(2), one close
+	ask   func(path string, data []byte) ([]byte, error) // one open, one write(2), and what can be read then
+
+	// loaded has the names of lists by their digests, with these algorithms, as
+	// far as was seen. It only spares questions: others may upload, too.
+	loaded     map[digest.Digest][]string
+	algorithms []digest.Algorithm
 
 	// maxLabel is the longest label, in bytes, for which the kernel's names of
 	// the list's files are not cut.
@@ -62,8 +75,8 @@ type Interface struct {
 // Open finds the interface below the mount point of securityfs. The kernel
 // command line (of /proc/cmdline) tells how long names may get.
 func Open(securityfs, cmdline string) (*Interface, error) {
-	i := &Interface{dir: filepath.Join(securityfs, Dir), write: writeOnce, maxLabel: maxLabel(cmdline)}
-	if _, err := os.Stat(filepath.Join(i.dir, Add.file())); err != nil {
+	i := &Interface{securityfs: securityfs, dir: filepath.Join(securityfs, Dir), write: upload.WriteFile, ask: ask, maxLabel: maxLabel(cmdline)}
+	if _, err := os.Stat(filepath.Join(i.dir, controlFile(upload.Add))); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: no %s", ErrNotThere, i.dir)
 		}
@@ -87,39 +100,29 @@ func maxLabel(cmdline string) int {
 	return maxName - longest - len("-"+"-"+".ascii")
 }
 
-// A List is one list file, read.
-type List struct {
-	Path    string // absolute, as the kernel is to open it
-	Format  digestlist.Format
-	Content []byte
-}
-
-func (l List) label() string { return filepath.Base(l.Path) }
-
-// A Result says what an upload did.
-type Result struct {
-	Digests int  // in the list
-	Done    bool // false if the kernel had (or had not) the list already
-}
-
 // Apply adds or deletes a list. A list that is there already, or gone already,
-// is no error.
+// is no error, and is not written: the kernel would log the attempt, and a
+// failed one can hide the next from the log.
 //
 // A compact list goes by its path, so that the kernel reads the file itself and
 // IMA can measure and appraise it, unless buffered asks for its content or it
 // is too large for one upload. An rpm list is converted, the files that are
 // never changed apart from the others, as the original rpm_parser does.
+//
+// The kernel knows a list by the digest of its content, and by the name of its
+// file. A list whose content it has under another name is left alone, and the
+// result says under which.
 func (i *Interface) Apply(op Op, l List, buffered bool) (Result, error) {
-	if err := i.checkLabel(l.label()); err != nil {
+	if err := i.checkLabel(l.Name()); err != nil {
 		return Result{}, err
 	}
-	lists, err := l.blocks()
+	lists, err := blocks(l)
 	if err != nil {
 		return Result{}, err
 	}
 	var r Result
-	for _, blocks := range lists {
-		for _, b := range blocks {
+	for _, list := range lists {
+		for _, b := range list {
 			r.Digests += len(b.Digests)
 		}
 	}
@@ -127,11 +130,17 @@ func (i *Interface) Apply(op Op, l List, buffered bool) (Result, error) {
 		if strings.ContainsAny(l.Path, "\n\x00") || !filepath.IsAbs(l.Path) {
 			return Result{}, fmt.Errorf("the kernel takes absolute paths without newlines")
 		}
-		r.Done, err = i.upload(op, []byte(l.Path))
+		contents := [][]byte{l.Content} // what IMA digests where it measures the file
+		if payload, _, err := modsig.Split(l.Content); err == nil {
+			contents = append(contents, payload)
+		}
+		err := i.apply(op, l.Name(), &r, func() error {
+			return i.write(filepath.Join(i.dir, controlFile(op)), []byte(l.Path))
+		}, contents...)
 		return r, err
 	}
-	for _, blocks := range lists {
-		parts, err := digestlist.SplitCompact(blocks, maxUpload)
+	for _, list := range lists {
+		parts, err := digestlist.SplitCompact(list, maxUpload)
 		if err != nil {
 			return r, err
 		}
@@ -140,18 +149,126 @@ func (i *Interface) Apply(op Op, l List, buffered bool) (Result, error) {
 			if err != nil {
 				return r, err
 			}
-			// The kernel uses a label once, but keeps it if the upload fails early.
-			if err := i.write(filepath.Join(i.dir, "digest_list_label"), append([]byte(l.label()), 0)); err != nil {
-				return r, fmt.Errorf("label: %w", err)
-			}
-			done, err := i.upload(op, b)
+			err = i.apply(op, l.Name(), &r, func() error {
+				// The kernel uses a label once, but keeps it if the upload fails early.
+				if err := i.write(filepath.Join(i.dir, "digest_list_label"), append([]byte(l.Name()), 0)); err != nil {
+					return fmt.Errorf("label: %w", err)
+				}
+				return i.write(filepath.Join(i.dir, controlFile(op)), b)
+			}, b)
 			if err != nil {
 				return r, err
 			}
-			r.Done = r.Done || done
 		}
 	}
 	return r, nil
+}
+
+// apply writes one list, unless there is nothing to be done, and notes in r what
+// that changed. The kernel has the list by the digest of one of contents.
+func (i *Interface) apply(op Op, label string, r *Result, write func() error, contents ...[]byte) error {
+	held, known, err := i.held(op, label, contents)
+	switch {
+	case err != nil:
+		return err
+	case held != "" && held != label:
+		r.Elsewhere = held
+		return nil
+	case op == Add && held != "", op == Del && known && held == "":
+		return nil
+	}
+	err = write()
+	switch {
+	case err == nil:
+		r.Done = true
+		i.note(op, label, contents)
+	case op == Add && errors.Is(err, unix.EEXIST):
+		return i.exists(label, r, contents)
+	case op == Del && errors.Is(err, unix.ENOENT):
+		return nil
+	case op == Del && errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w (IMA measured or appraised the list when it was added, and not now)", err)
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%w (the kernel finds no such file, or IMA gave the list no digest)", err)
+	case errors.Is(err, unix.ETXTBSY):
+		return fmt.Errorf("%w (somebody has the list open for writing)", err)
+	}
+	return err
+}
+
+// exists explains why the kernel says that a list exists.
+func (i *Interface) exists(label string, r *Result, contents [][]byte) error {
+	i.loaded = nil // the list may be the first with its algorithm
+	held, known, err := i.held(Add, label, contents)
+	switch {
+	case err != nil:
+		return err
+	case known && held == "":
+		return errors.New("not loaded, and cannot be under this name: files of it are left from when it was deleted under another")
+	case held != label:
+		r.Elsewhere = held
+	}
+	return nil
+}
+
+// held returns the name under which the kernel has a list with one of contents,
+// empty if it has none. The kernel digests lists with the algorithm that IMA is
+// set to; the names of what is loaded tell which. known is false if they do not.
+func (i *Interface) held(op Op, label string, contents [][]byte) (name string, known bool, err error) {
+	if len(i.loaded) == 0 {
+		i.loaded, i.algorithms = nil, nil
+		names, err := i.names()
+		if err != nil || len(names) == 0 {
+			return "", err == nil && names != nil, err
+		}
+		i.loaded = make(map[digest.Digest][]string, len(names))
+		for _, n := range names {
+			i.loaded[n.Digest] = append(i.loaded[n.Digest], n.Label)
+			if alg := n.Digest.Algorithm(); !slices.Contains(i.algorithms, alg) {
+				i.algorithms = append(i.algorithms, alg)
+			}
+		}
+	}
+	for _, alg := range i.algorithms {
+		if !alg.Available() {
+			return "", false, nil
+		}
+		for _, c := range contents {
+			d := digest.Sum(alg, c)
+			switch labels := i.loaded[d]; {
+			case len(labels) == 0:
+				continue
+			case op == Del && len(labels) == 1 && labels[0] == label:
+				return label, true, nil // if it is not, deleting it does no harm
+			}
+			answer, err := i.Query(d)
+			if err != nil {
+				return "", false, err
+			}
+			if answer.List != nil {
+				return answer.List.Name.Label, true, nil
+			}
+		}
+	}
+	return "", true, nil
+}
+
+// note keeps in mind that a list was added or deleted. A list can have only one
+// of the digests noted: the kernel is asked about what seems to be there.
+func (i *Interface) note(op Op, label string, contents [][]byte) {
+	for _, alg := range i.algorithms {
+		if !alg.Available() {
+			return
+		}
+		for _, c := range contents {
+			d := digest.Sum(alg, c)
+			if op == Add {
+				i.loaded[d] = append(i.loaded[d], label)
+			} else {
+				i.loaded[d] = slices.DeleteFunc(i.loaded[d], func(l string) bool { return l == label })
+			}
+		}
+	}
 }
 
 func (i *Interface) checkLabel(label string) error {
@@ -168,18 +285,18 @@ func (i *Interface) checkLabel(label string) error {
 
 // blocks returns the list's digests, as one upload each. An empty list is an
 // error: the kernel refuses it, or worse, takes it and oopses over it later.
-func (l List) blocks() ([][]digestlist.Block, error) {
+func blocks(l List) ([][]digestlist.Block, error) {
 	switch l.Format {
 	case digestlist.FormatCompact:
 		payload, _, err := modsig.Split(l.Content)
 		if err != nil && !errors.Is(err, modsig.ErrNone) {
 			return nil, err
 		}
-		blocks, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, payload)
-		if err == nil && len(blocks) == 0 {
+		list, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, payload)
+		if err == nil && len(list) == 0 {
 			err = errors.New("empty list")
 		}
-		return [][]digestlist.Block{blocks}, err
+		return [][]digestlist.Block{list}, err
 	case digestlist.FormatRPM:
 		rpm, err := digestlist.ParseRPM(l.Content)
 		if err != nil {
@@ -189,61 +306,6 @@ func (l List) blocks() ([][]digestlist.Block, error) {
 		return [][]digestlist.Block{{mutable}, {immutable}}, err
 	}
 	return nil, fmt.Errorf("format %q cannot be uploaded", l.Format)
-}
-
-// upload writes one list, or one path, and says whether that changed anything.
-func (i *Interface) upload(op Op, data []byte) (bool, error) {
-	err := i.write(filepath.Join(i.dir, op.file()), data)
-	switch {
-	case op == Add && errors.Is(err, unix.EEXIST), op == Del && errors.Is(err, unix.ENOENT):
-		return false, nil
-	case errors.Is(err, unix.EPERM) && op == Del:
-		return false, fmt.Errorf("%w (IMA measured or appraised the list when it was added, and not now)", err)
-	case errors.Is(err, unix.ENOENT):
-		return false, fmt.Errorf("%w (the kernel finds no such file, or IMA gave the list no digest)", err)
-	case errors.Is(err, unix.ETXTBSY):
-		return false, fmt.Errorf("%w (somebody has the list open for writing)", err)
-	}
-	return err == nil, err
-}
-
-// busyTimeout is how long to wait while another process holds the interface.
-const busyTimeout = 10 * time.Second
-
-// writeOnce opens a control file, writes data with a single write(2), and
-// closes it. The kernel takes one list a write, at position 0, so a short write
-// must not be continued; os.File would. While another process has one of the
-// control files open, open says EBUSY.
-func writeOnce(path string, data []byte) error {
-	deadline := time.Now().Add(busyTimeout)
-	pause := time.Millisecond
-	var fd int
-	for {
-		var err error
-		fd, err = unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			break
-		}
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
-			return &fs.PathError{Op: "open", Path: path, Err: err}
-		}
-		time.Sleep(pause)
-		pause = min(2*pause, 100*time.Millisecond)
-	}
-	n, err := unix.Write(fd, data)
-	for errors.Is(err, unix.EINTR) {
-		n, err = unix.Write(fd, data)
-	}
-	if err == nil && n != len(data) {
-		err = fmt.Errorf("the kernel took %d of %d bytes", n, len(data))
-	}
-	if err != nil {
-		err = &fs.PathError{Op: "write", Path: path, Err: err}
-	}
-	return errors.Join(err, unix.Close(fd))
 }
 
 // Counts is how many digests the kernel knows, by type.
@@ -268,4 +330,11 @@ func (i *Interface) Count() (Counts, error) {
 		return Counts{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
+}
+
+// Digests is how many digests the kernel knows, of all types; lists are not
+// counted.
+func (i *Interface) Digests() (int, error) {
+	c, err := i.Count()
+	return c.Parser + c.File + c.Metadata, err
 }

@@ -19,10 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fake is an interface that notes what is written, and answers as told.
+// fake is no kernel: an interface whose directory is not there, that notes what
+// is written, and answers as told.
 func fake(answers ...error) (*Interface, *[]string) {
 	var log []string
-	return &Interface{dir: "/fake", maxLabel: maxLabel(""), write: func(path string, data []byte) error {
+	return &Interface{dir: "/missing", maxLabel: maxLabel(""), write: func(path string, data []byte) error {
 		log = append(log, fmt.Sprintf("%s %d bytes %.24q", filepath.Base(path), len(data), data))
 		if strings.HasSuffix(path, "label") || len(answers) == 0 {
 			return nil
@@ -64,18 +65,18 @@ func TestWhatIsWritten(t *testing.T) {
 		want     []string
 		digests  int
 	}{
-		"compact by path": {Add, List{compactPath, digestlist.FormatCompact, compact(t, 2)}, false,
+		"compact by path": {Add, List{Path: compactPath, Format: digestlist.FormatCompact, Content: compact(t, 2)}, false,
 			[]string{`digest_list_add 39 bytes "/etc/digest_lists/0-file"`}, 2},
-		"compact by path, signed": {Del, List{compactPath, digestlist.FormatCompact, modsig.Append(compact(t, 2), modsig.Signature{Type: modsig.PKCS7, Bytes: []byte("sig")})}, false,
+		"compact by path, signed": {Del, List{Path: compactPath, Format: digestlist.FormatCompact, Content: modsig.Append(compact(t, 2), modsig.Signature{Type: modsig.PKCS7, Bytes: []byte("sig")})}, false,
 			[]string{`digest_list_del 39 bytes "/etc/digest_lists/0-file"`}, 2},
-		"compact by buffer, its trailer off": {Add, List{compactPath, digestlist.FormatCompact, modsig.Append(compact(t, 2), modsig.Signature{Type: modsig.PKCS7, Bytes: []byte("sig")})}, true,
+		"compact by buffer, its trailer off": {Add, List{Path: compactPath, Format: digestlist.FormatCompact, Content: modsig.Append(compact(t, 2), modsig.Signature{Type: modsig.PKCS7, Bytes: []byte("sig")})}, true,
 			[]string{`digest_list_label 22 bytes "0-file_list-compact-p\x00"`, `digest_list_add 80 bytes "\x01\x00\x01\x00\x00\x00\x04\x00\x02`}, 2},
-		"rpm, what changes first": {Add, List{rpmPath, digestlist.FormatRPM, rpmList()}, false,
+		"rpm, what changes first": {Add, List{Path: rpmPath, Format: digestlist.FormatRPM, Content: rpmList()}, false,
 			[]string{`digest_list_label 31 bytes "0-file_list-rpm-p-1.0-1.`, `digest_list_add 80 bytes "\x01\x00\x01\x00\x00\x00\x04\x00\x02`,
 				`digest_list_label 31 bytes "0-file_list-rpm-p-1.0-1.`, `digest_list_add 48 bytes "\x01\x00\x01\x00\x01\x00\x04\x00\x01`}, 3},
-		"too large for one upload": {Add, List{compactPath, digestlist.FormatCompact, compact(t, 131_072)}, false,
+		"too large for one upload": {Add, List{Path: compactPath, Format: digestlist.FormatCompact, Content: compact(t, 131_072)}, false,
 			[]string{`digest_list_label 22 bytes`, `digest_list_add 4190192 bytes`, `digest_list_label 22 bytes`, `digest_list_add 4144 bytes`}, 131_072},
-		"rpm without files": {Add, List{rpmPath, digestlist.FormatRPM, rpmtest.Package{Name: "p"}.Header()}, false, nil, 0},
+		"rpm without files": {Add, List{Path: rpmPath, Format: digestlist.FormatRPM, Content: rpmtest.Package{Name: "p"}.Header()}, false, nil, 0},
 	} {
 		i, log := fake()
 		r, err := i.Apply(c.op, c.list, c.buffered)
@@ -98,20 +99,20 @@ func TestNothingHarmfulIsWritten(t *testing.T) {
 	}
 	long := "/etc/" + strings.Repeat("x", 178)
 	for name, l := range map[string]List{
-		"empty":                       {compactPath, digestlist.FormatCompact, nil},
-		"empty but for its signature": {compactPath, digestlist.FormatCompact, modsig.Append(nil, modsig.Signature{Bytes: []byte("sig")})},
-		"signature covers the list":   {compactPath, digestlist.FormatCompact, trailer(uint32(len(good)))},
-		"signature larger than all":   {compactPath, digestlist.FormatCompact, trailer(uint32(len(good)) + 1)},
-		"signature of 2^32-1":         {compactPath, digestlist.FormatCompact, trailer(1<<32 - 1)},
-		"damaged":                     {compactPath, digestlist.FormatCompact, good[:40]},
-		"long basename":               {long, digestlist.FormatCompact, good},
-		"long label":                  {long, digestlist.FormatRPM, rpmList()},
-		"space in the label":          {"/etc/a b", digestlist.FormatRPM, rpmList()},
-		"newline in the basename":     {"/etc/a\nb", digestlist.FormatCompact, good},
-		"newline in the path":         {"/e\ntc/a", digestlist.FormatCompact, good},
-		"relative path":               {"a", digestlist.FormatCompact, good},
-		"rpm list cut short":          {rpmPath, digestlist.FormatRPM, rpmList()[:100]},
-		"unknown format":              {rpmPath, "tar", good},
+		"empty":                       {Path: compactPath, Format: digestlist.FormatCompact, Content: nil},
+		"empty but for its signature": {Path: compactPath, Format: digestlist.FormatCompact, Content: modsig.Append(nil, modsig.Signature{Bytes: []byte("sig")})},
+		"signature covers the list":   {Path: compactPath, Format: digestlist.FormatCompact, Content: trailer(uint32(len(good)))},
+		"signature larger than all":   {Path: compactPath, Format: digestlist.FormatCompact, Content: trailer(uint32(len(good)) + 1)},
+		"signature of 2^32-1":         {Path: compactPath, Format: digestlist.FormatCompact, Content: trailer(1<<32 - 1)},
+		"damaged":                     {Path: compactPath, Format: digestlist.FormatCompact, Content: good[:40]},
+		"long basename":               {Path: long, Format: digestlist.FormatCompact, Content: good},
+		"long label":                  {Path: long, Format: digestlist.FormatRPM, Content: rpmList()},
+		"space in the label":          {Path: "/etc/a b", Format: digestlist.FormatRPM, Content: rpmList()},
+		"newline in the basename":     {Path: "/etc/a\nb", Format: digestlist.FormatCompact, Content: good},
+		"newline in the path":         {Path: "/e\ntc/a", Format: digestlist.FormatCompact, Content: good},
+		"relative path":               {Path: "a", Format: digestlist.FormatCompact, Content: good},
+		"rpm list cut short":          {Path: rpmPath, Format: digestlist.FormatRPM, Content: rpmList()[:100]},
+		"unknown format":              {Path: rpmPath, Format: "tar", Content: good},
 	} {
 		for _, op := range []Op{Add, Del} {
 			i, log := fake()
@@ -123,7 +124,7 @@ func TestNothingHarmfulIsWritten(t *testing.T) {
 }
 
 func TestAnswers(t *testing.T) {
-	l := List{compactPath, digestlist.FormatCompact, compact(t, 1)}
+	l := List{Path: compactPath, Format: digestlist.FormatCompact, Content: compact(t, 1)}
 	for _, c := range []struct {
 		op     Op
 		answer error
@@ -144,12 +145,12 @@ func TestAnswers(t *testing.T) {
 		i, _ := fake(c.answer)
 		r, err := i.Apply(c.op, l, false)
 		if r.Done != c.done || (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s answered %v: %+v, %v", c.op.file(), c.answer, r, err)
+			t.Errorf("%s answered %v: %+v, %v", controlFile(c.op), c.answer, r, err)
 		}
 	}
 	// An rpm list half of which was there is done.
 	i, _ := fake(unix.EEXIST, nil)
-	if r, err := i.Apply(Add, List{rpmPath, digestlist.FormatRPM, rpmList()}, false); err != nil || !r.Done {
+	if r, err := i.Apply(Add, List{Path: rpmPath, Format: digestlist.FormatRPM, Content: rpmList()}, false); err != nil || !r.Done {
 		t.Errorf("half there: %+v, %v", r, err)
 	}
 }

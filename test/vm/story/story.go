@@ -141,7 +141,7 @@ func (s *Story) Package(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	module, err := s.Kernel.BuildModule(ctx, filepath.Join(root, "test", "kmod"))
+	module, err := s.Kernel.BuildModule(ctx, filepath.Join(root, "test", "kmod"), "diglim_v3")
 	if err != nil {
 		return err
 	}

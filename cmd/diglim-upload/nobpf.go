@@ -1,0 +1,25 @@
+//go:build nobpf || !(amd64 || arm64)
+
+package main
+
+import (
+	"errors"
+	"flag"
+
+	"diglim/internal/cli"
+)
+
+// gateway is the gate, which is not built in.
+type gateway struct{}
+
+func systemGate() gateway { return gateway{} }
+
+func openGateSystem(gateway, string) (system, error) { return nil, errors.New("built without BPF") }
+
+func gateCommands(gateway) []*cli.Command { return nil }
+
+// gateFlags are the flags of an application to the gate: none.
+type gateFlags struct{ given string }
+
+func (gateFlags) flags(*flag.FlagSet) {}
+func (gateFlags) set(*flag.FlagSet)   {}

@@ -1,0 +1,167 @@
+//go:build !nobpf && (amd64 || arm64)
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"sync"
+
+	"diglim/digestlist"
+	"diglim/internal/digest"
+	"diglim/internal/kernel/gate/set"
+	"diglim/internal/trust"
+
+	"golang.org/x/sys/unix"
+)
+
+// A prover takes the digests of lists that are proved.
+type prover struct {
+	ring     *trust.Ring
+	unsigned bool             // lists without a signature may come from the initramfs
+	measured digest.Algorithm // that files are hashed with
+	old      *set.Image       // in force; nil if none is, or what it holds does not matter
+
+	lists, already int // that proved; of them those that old has all digests of
+	digests        int // in them
+	useless        int // of another algorithm than measured
+}
+
+// prove adds the digests of the lists to b. Those that fail add none; fail is
+// told of them in the order of the paths, when all is done.
+//
+// A list is in memory once for each processor, and its digests until they are
+// in b.
+func (p *prover) prove(b *set.Builder, paths []string, fail func(path string, err error)) {
+	var mu sync.Mutex // guards b and p
+	errs := make([]error, len(paths))
+	next := make(chan int)
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			var r listReader
+			for i := range next {
+				entries, err := r.read(paths[i], p.ring, p.unsigned)
+				if err == nil {
+					mu.Lock()
+					err = p.take(b, entries)
+					mu.Unlock()
+				}
+				errs[i] = err
+			}
+		})
+	}
+	for i := range paths {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	for i, err := range errs {
+		if err != nil {
+			fail(paths[i], err)
+		}
+	}
+}
+
+// memoryLimit is what the collector is told to keep to, in bytes: most of what it frees are lists that have been read, and this runs
+// where memory is short. More than fewDigests do not fit into it, and it would
+// run all the time.
+const (
+	memoryLimit = 20 << 20
+	fewDigests  = 200_000
+)
+
+// take adds all digests of a list, or none.
+func (p *prover) take(b *set.Builder, entries []trust.Entry) error {
+	if len(entries) == 0 {
+		p.lists++
+		return nil
+	}
+	there := p.old != nil
+	for _, e := range entries {
+		if zero(e.Digest) {
+			return fmt.Errorf("digest %s, which is that of no file", e.Digest)
+		}
+		there = there && p.old.Has(e.Kind, e.Digest)
+	}
+	for _, e := range entries {
+		if err := b.Add(e.Kind, e.Digest); err != nil {
+			return err
+		}
+		if e.Kind != set.Verity && e.Digest.Algorithm() != p.measured {
+			p.useless++
+		}
+	}
+	p.digests += len(entries)
+	p.lists++
+	if n := len(entries); p.digests > fewDigests && p.digests-n <= fewDigests {
+		debug.SetMemoryLimit(math.MaxInt64)
+	}
+	if there {
+		p.already++
+	}
+	return nil
+}
+
+// zero reports whether a digest begins with 32 zero bytes, which a set has no
+// room for.
+func zero(d digest.Digest) bool {
+	var b [digest.MaxSize]byte
+	d.Append(b[:0])
+	return [32]byte(b[:32]) == [32]byte{}
+}
+
+// A listReader reads list after list into the same memory.
+type listReader struct {
+	content []byte
+	entries []trust.Entry
+}
+
+// keep is the size in bytes of a list up to which its memory is used for the
+// next.
+const keep = 1 << 20
+
+// read returns the digests of a list that is proved, good until the next call.
+func (r *listReader) read(path string, ring *trust.Ring, unsigned bool) ([]trust.Entry, error) {
+	// Opening a pipe would wait for a writer.
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("not a regular file")
+	case info.Size() > digestlist.MaxFile:
+		return nil, fmt.Errorf("%d bytes, the limit is %d", info.Size(), digestlist.MaxFile)
+	}
+	size := int(info.Size())
+	if size > cap(r.content) || cap(r.content) > keep {
+		r.content = make([]byte, size, max(size, keep/4))
+	}
+	r.content = r.content[:size]
+	if _, err := io.ReadFull(f, r.content); err != nil {
+		return nil, fmt.Errorf("it changes while it is read: %w", err)
+	}
+	if unsigned {
+		if unsigned, err = trust.InInitramfs(f); err != nil {
+			return nil, err
+		}
+	}
+	if cap(r.entries) > keep/64 {
+		r.entries = nil
+	}
+	format := digestlist.FormatOf(filepath.Base(path), r.content)
+	r.entries, err = ring.Prove(r.entries[:0], r.content, format, unsigned)
+	return r.entries, err
+}
