@@ -225,7 +225,7 @@ var lockRefused = map[string]string{
 	"with a map in another process": `not locked: /proc/\d+/fd/\d+ is a map of the gate, in another process`,
 	"with a map in another program": `not locked: BPF program \d+, "user", uses map \d+ of the gate`,
 	"in another mount namespace":    "not locked: this process runs in a mnt namespace of its own",
-	"in a chroot":                   "not locked: this process has another root than the first process",
+	"in a chroot":                   "this process has another root than the first process",
 	"locked":                        "false, ok",
 	"killed":                        "locked false, ok; gate on",
 }
