@@ -12,7 +12,7 @@ man      = $(commands:%=docs/man/%.1)
 
 export CGO_ENABLED = 0
 
-.PHONY: all test lint fuzz demo vm bench man install dist clean help deps $(commands)
+.PHONY: all test lint fuzz demo vm bench man install dist clean help deps generate $(commands)
 
 all: $(commands)  ## build the three programs into bin/
 
@@ -41,6 +41,9 @@ lint: deps  ## what must be clean before a change lands
 	GOARCH=s390x $(GO) vet ./...
 	shellcheck .ci/run test/install-deps
 	@test/vulncheck
+
+generate: deps  ## compile the BPF programs, whose objects are committed
+	$(GO) generate ./internal/kernel/gate
 
 fuzz:  ## run every fuzz target for FUZZTIME (30s)
 	@test/fuzz $(FUZZTIME)

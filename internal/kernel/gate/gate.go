@@ -22,11 +22,10 @@ import (
 
 //go:generate go tool bpf2go -go-package gate -target bpfel -tags "!nobpf" -no-global-types -output-stem gate -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror -mcpu=v3" gate gate.bpf.c
 
-// Where the gate is pinned. While it is made or taken away it has a directory
-// with the process id in its name. bpffs allows no dots in names.
 const (
-	bpffs     = "/sys/fs/bpf"
-	Dir       = bpffs + "/diglim"
+	bpffs = "/sys/fs/bpf"
+	// While the gate is made or taken away its directory has the process id in
+	// its name. bpffs allows no dots in names.
 	inTransit = Dir + "-"
 )
 

@@ -20,6 +20,9 @@ type Options struct {
 	Lock bool // and lock it, see Lock
 }
 
+// Dir is where the gate is pinned.
+const Dir = "/sys/fs/bpf/diglim"
+
 // What can go wrong with a gate besides the kernel's refusals.
 var (
 	ErrNone    = errors.New("no gate")

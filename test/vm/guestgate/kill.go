@@ -18,8 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// churn starts and stops a gate, or replaces its set, until it is killed. It
-// says when it begins. The sets hold the digests; those of an odd generation
+// How often processes are killed.
+const starts, replacements = 24, 200
+
+// churn stops a gate and starts one, or replaces its set over and over, until it
+// is killed. It says when it begins. The sets hold the digests; those of an odd generation
 // without the last.
 func churn(what string, digests []string) error {
 	var sums []digest.Digest
@@ -35,7 +38,9 @@ func churn(what string, digests []string) error {
 		var err error
 		switch what {
 		case "start":
-			err = restart(sums)
+			if err = restart(sums); err == nil {
+				err = unix.Pause()
+			}
 		case "replace":
 			err = replaceOnce(sums)
 		}
@@ -98,8 +103,8 @@ func kill(r *report) error {
 		return err
 	}
 	round := time.Since(begin)
-	for range 40 {
-		if err := killAfter(time.Duration(random.Int64N(int64(round))), "start", sums); err != nil {
+	for range starts {
+		if err := killAfter(time.Duration(random.Int64N(int64(2*round))), "start", sums); err != nil {
 			return err
 		}
 		g, err := gate.Open()
@@ -156,7 +161,7 @@ func kill(r *report) error {
 
 	// In the middle of Replace: the set is one of those that were put in force.
 	odd, even := 0, 0
-	for range 200 {
+	for range replacements {
 		if err := killAfter(time.Duration(random.Int64N(int64(round))), "replace", sums); err != nil {
 			return err
 		}
@@ -187,7 +192,7 @@ func kill(r *report) error {
 		g.Close()
 	}
 	fmt.Fprintf(os.Stderr, "killed in replace: %d odd sets, %d even ones\n", odd, even)
-	r.line("killed", "240 times")
+	r.line("killed", "%d times", starts+replacements)
 	r.line("both sets seen", "%t", odd > 0 && even > 0)
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"diglim/internal/kernel/gate"
 	"diglim/internal/kernel/gate/set"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -128,7 +130,35 @@ func status(r *report) error {
 		return err
 	}
 	r.line("status", "%v generation %d, %d digests", s.Header.Mode, s.Header.Generation, s.Digests)
+	if err := verified(); err != nil {
+		return err
+	}
 	return g.Close()
+}
+
+// verified measures what the programs cost the kernel's verifier.
+func verified() error {
+	var id ebpf.ProgramID
+	for {
+		var err error
+		if id, err = ebpf.ProgramGetNextID(id); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		p, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			return err
+		}
+		info, err := p.Info()
+		if err != nil {
+			return err
+		}
+		n, _ := info.VerifiedInstructions()
+		fmt.Fprintf(os.Stderr, "%s: %d instructions verified\n", info.Name, n)
+		p.Close()
+	}
 }
 
 // next replaces the set by one that holds the contents too, in another mode or
