@@ -279,7 +279,10 @@ func checkFresh(t *testing.T, r vm.Result, k vm.Kernel) {
 	stale := map[string]string{
 		"written: writer open": "EPERM; mmap denied writers written" + another,
 		"shared: written":      "EPERM; mmap denied writers shared" + another,
-		"cut: truncated":       "EPERM; mmap denied writers cut" + another,
+	}
+	if strings.HasPrefix(k.Release, "6.1.") {
+		// Later kernels forget the digest then.
+		stale["cut: truncated"] = "EPERM; mmap denied writers cut" + another
 	}
 	checkCases(t, r, "tmpfs", local)
 	checkCases(t, r, "ext4", local)

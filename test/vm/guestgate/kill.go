@@ -21,8 +21,8 @@ import (
 // How often processes are killed.
 const starts, replacements = 24, 200
 
-// churn starts and stops a gate, or replaces its set, until it is killed. It
-// says when it begins. The sets hold the digests; those of an odd generation
+// churn stops a gate and starts one, or replaces its set over and over, until it
+// is killed. It says when it begins. The sets hold the digests; those of an odd generation
 // without the last.
 func churn(what string, digests []string) error {
 	var sums []digest.Digest
@@ -38,7 +38,9 @@ func churn(what string, digests []string) error {
 		var err error
 		switch what {
 		case "start":
-			err = restart(sums)
+			if err = restart(sums); err == nil {
+				err = unix.Pause()
+			}
 		case "replace":
 			err = replaceOnce(sums)
 		}
@@ -102,7 +104,7 @@ func kill(r *report) error {
 	}
 	round := time.Since(begin)
 	for range starts {
-		if err := killAfter(time.Duration(random.Int64N(int64(round))), "start", sums); err != nil {
+		if err := killAfter(time.Duration(random.Int64N(int64(2*round))), "start", sums); err != nil {
 			return err
 		}
 		g, err := gate.Open()

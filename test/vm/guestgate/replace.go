@@ -90,7 +90,7 @@ func replace(r *report) error {
 	load("unknown", u, unix.EPERM)
 
 	var gone []ebpf.MapID
-	const swaps = 30
+	const swaps = 12
 	for i := range swaps {
 		n++
 		image, err := generation(images[i%len(images)], n)

@@ -236,20 +236,27 @@ func inNamespace(propagation uintptr, f func() error) func() error {
 			}
 			defer unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 		}
-		done := make(chan error)
-		go func() {
-			runtime.LockOSThread() // and never unlock: the thread ends
-			err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS)
-			if err == nil {
-				err = unix.Mount("", "/", "", unix.MS_REC|propagation, "")
+		return onThread(unix.CLONE_FS|unix.CLONE_NEWNS, func() error {
+			if err := unix.Mount("", "/", "", unix.MS_REC|propagation, ""); err != nil {
+				return err
 			}
-			if err == nil {
-				err = f()
-			}
-			done <- err
-		}()
-		return <-done
+			return f()
+		})
 	}
+}
+
+// onThread runs f on a thread that shares less with the others.
+func onThread(unshare int, f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread ends
+		err := unix.Unshare(unshare)
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
 }
 
 func umountAll() error {

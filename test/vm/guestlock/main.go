@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -105,7 +106,8 @@ type report struct {
 }
 
 func (r *report) line(name, format string, args ...any) {
-	line := fmt.Sprintf("%s\t%s\n", name, fmt.Sprintf(format, args...))
+	text, _, _ := strings.Cut(fmt.Sprintf(format, args...), "\nhint:")
+	line := fmt.Sprintf("%s\t%s\n", name, strings.ReplaceAll(text, "\n", "; "))
 	r.out.WriteString(line)
 	io.WriteString(r.console, line)
 }
