@@ -124,14 +124,21 @@ struct match {
 	__u32 verdict;
 };
 
-/* Is the path the rule's, or below it? */
-static __always_inline bool path_below(const struct rule *rule, const struct event *e)
+/*
+ * Is the path the rule's, or below it? A global function, which the verifier
+ * looks at once, not once for each way to it.
+ */
+__noinline int path_below(const struct rule *rule, const struct event *e)
 {
-	const __u64 *path = (const __u64 *)e->path;
-	__u32 length = rule->length;
+	const __u64 *path;
+	__u32 length;
 	__u64 mask;
 	int i;
 
+	if (!rule || !e)
+		return false;
+	path = (const __u64 *)e->path;
+	length = rule->length;
 	if (!length || length > RULE_PATH_MAX || e->length < length)
 		return false;
 	/* By words: by bytes it is too many branches for the verifier of 6.12. */
