@@ -53,6 +53,8 @@ fuzz:  ## run every fuzz target for FUZZTIME (30s)
 
 bench:  ## compare with peers, in one run
 	$(GO) run ./bench
+	$(GO) run ./bench/digestset
+	$(GO) run ./bench/gate
 
 man:  ## check the manual pages
 	@for page in $(man); do man --warnings=w -l "$$page" >/dev/null || exit 1; done

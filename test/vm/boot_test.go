@@ -13,11 +13,13 @@ import (
 	"diglim/test/vm/plan"
 )
 
-// eachKernel runs test on the kernels of all series, one after the other.
+// eachKernel runs test on the kernels of all series, at the same time: a guest
+// has one processor.
 func eachKernel(t *testing.T, test func(t *testing.T, ctx context.Context, k vm.Kernel)) {
 	vm.Require(t)
 	for _, series := range vm.Series {
 		t.Run(series, func(t *testing.T) {
+			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 			defer cancel()
 			k, err := vm.Fetch(ctx, series)

@@ -12,6 +12,7 @@
 //	guestgate policy                      have IMA measure what is executed or mapped executable
 //	guestgate replace                     sets of several sizes replace each other under load
 //	guestgate kill                        processes die in the middle of Start, Replace and Stop
+//	guestgate cost PROGRAM                what running a known program takes
 //	guestgate churn start|replace DIGEST...  what they do until then
 package main
 
@@ -65,6 +66,8 @@ func run(r *report, command string, args []string) error {
 		return replace(r)
 	case "kill":
 		return kill(r)
+	case "cost":
+		return cost(r, args[0])
 	case "churn":
 		return churn(args[0], args[1:])
 	}
