@@ -32,7 +32,7 @@ type gateway interface {
 	// then speak to it, if it can be.
 	Enter() (locked bool, err error)
 	Open() (openGate, error)
-	Start(*set.Image, gate.Options) (openGate, error)
+	Start(*set.Image) (openGate, error)
 	Lock() error
 	Stop() error
 }
@@ -73,8 +73,8 @@ func (kernelGate) Open() (openGate, error) {
 	return g, nil
 }
 
-func (kernelGate) Start(m *set.Image, o gate.Options) (openGate, error) {
-	g, err := gate.Start(m, o)
+func (kernelGate) Start(m *set.Image) (openGate, error) {
+	g, err := gate.Start(m)
 	if err != nil {
 		return nil, err
 	}
@@ -214,28 +214,28 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 	if a.gate.lock && !s.locked {
 		s.warnParser(image, p.measured, a.stderr)
 	}
-	switch {
-	case running == nil:
-		if running, err = s.Start(image, gate.Options{Lock: a.gate.lock}); err != nil {
+	if running == nil {
+		if running, err = s.Start(image); err != nil {
 			return o, refused(err)
 		}
-	default:
+	} else {
 		if err := gate.MayReplace(old.Header(), header, s.locked); err != nil {
 			return o, refused(err)
 		}
 		if err := running.Replace(image); err != nil {
 			return o, refused(err)
 		}
-		if a.gate.lock && !s.locked {
-			if err := s.Lock(); err != nil {
-				return o, refused(err)
-			}
-		}
 	}
-	s.locked = s.locked || a.gate.lock
 	st, err := running.Status()
 	if err != nil {
 		return o, err
+	}
+	// The last act: from then on this process, which is no parser, is kept out.
+	if a.gate.lock && !s.locked {
+		if err := s.Lock(); err != nil {
+			return o, refused(fmt.Errorf("the set is in force, %w", err))
+		}
+		s.locked = true
 	}
 	return outcome{digests: p.digests, lists: p.lists, already: p.already, gate: &gateOutcome{
 		mode: header.Mode.String(), scope: scope.Name(header.Rules), locked: s.locked, generation: header.Generation,

@@ -64,10 +64,7 @@ func (g fileGate) Open() (openGate, error) {
 	return g, nil
 }
 
-func (g fileGate) Start(m *set.Image, o gate.Options) (openGate, error) {
-	if o.Lock {
-		return g, errors.Join(g.Replace(m), g.Lock())
-	}
+func (g fileGate) Start(m *set.Image) (openGate, error) {
 	return g, g.Replace(m)
 }
 

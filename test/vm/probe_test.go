@@ -3,9 +3,11 @@ package vm_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,9 +17,12 @@ import (
 	"diglim/internal/rpmtest"
 	"diglim/test/vm"
 	"diglim/test/vm/plan"
+
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
 )
 
-// steps are shell scripts to run in a guest, and what they must print.
+// steps are shell scripts to run in a guest, in the initramfs or with the disk
+// as the root, and what they must print.
 type steps struct {
 	plan  plan.Plan
 	wants map[string]want
@@ -29,16 +34,24 @@ type want struct {
 }
 
 func (s *steps) add(name, script, output string, exit int) {
+	s.plan.Early = append(s.plan.Early, s.step(name, script, output, exit))
+}
+
+func (s *steps) addAfter(name, script, output string, exit int) {
+	s.plan.Commands = append(s.plan.Commands, s.step(name, script, output, exit))
+}
+
+func (s *steps) step(name, script, output string, exit int) plan.Command {
 	if s.wants == nil {
 		s.wants = make(map[string]want)
 	}
-	s.plan.Early = append(s.plan.Early, plan.Command{Name: name, Argv: []string{"/busybox", "sh", "-c", script}})
 	s.wants[name] = want{output, exit}
+	return plan.Command{Name: name, Argv: []string{"/busybox", "sh", "-c", script}}
 }
 
 func (s *steps) check(t *testing.T, r vm.Result) {
 	t.Helper()
-	for _, c := range s.plan.Early {
+	for _, c := range slices.Concat(s.plan.Early, s.plan.Commands) {
 		output, exit, err := r.Command(c.Name)
 		if err != nil {
 			t.Fatal(err)
@@ -102,21 +115,33 @@ func TestNoInterface(t *testing.T) {
 	})
 }
 
+const scriptText = "#!/busybox sh\necho ran\n"
+
+// listOf makes a compact list that nobody has signed.
+func listOf(t *testing.T, typ digestlist.Type, digests ...digest.Digest) []byte {
+	t.Helper()
+	b, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, []digestlist.Block{{Type: typ, Algorithm: digest.SHA256, Digests: digests}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// packageList makes the header of a package with one file, and an rpm list of it.
+func packageList(t *testing.T, vendor *openpgp.Entity, name, content string) (header, list []byte) {
+	t.Helper()
+	header = rpmtest.Package{Name: name, Algo: 8, Files: []rpmtest.File{rpmtest.Regular("/usr/bin/"+name, 0o755, content)}}.Header()
+	return header, modsig.Append(bytes.Clone(header), modsig.Signature{Type: modsig.PGP, Bytes: rpmtest.Sign(t, vendor, header, time.Now().Add(-time.Hour), nil)})
+}
+
 // The gate by the uploader: the first set, what it says, what it refuses.
 func TestUploadGate(t *testing.T) {
 	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
 		files, known := uploaderFiles(t, ctx)
-		list := func(typ digestlist.Type, digests ...digest.Digest) []byte {
-			b, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, []digestlist.Block{{Type: typ, Algorithm: digest.SHA256, Digests: digests}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return b
-		}
+		list := func(typ digestlist.Type, digests ...digest.Digest) []byte { return listOf(t, typ, digests...) }
 		vendor := rpmtest.NewKey(t, "vendor", nil)
-		p := rpmtest.Package{Name: "p", Algo: 8, Files: []rpmtest.File{rpmtest.Regular("/usr/bin/p", 0o755, "p")}}.Header()
-		signed := modsig.Append(bytes.Clone(p), modsig.Signature{Type: modsig.PGP, Bytes: rpmtest.Sign(t, vendor, p, time.Now().Add(-time.Hour), nil)})
-		script := []byte("#!/busybox sh\necho ran\n")
+		p, signed := packageList(t, vendor, "p", "p")
+		script := []byte(scriptText)
 		for name, data := range map[string][]byte{
 			"etc/diglim/keys/vendor.gpg":       rpmtest.Public(t, vendor),
 			"all/0-parser_list-compact-upload": list(digestlist.Parser, known[0]),
@@ -168,11 +193,8 @@ func TestUploadGate(t *testing.T) {
 func TestModeByCommandLine(t *testing.T) {
 	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
 		files, known := uploaderFiles(t, ctx)
-		b, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, []digestlist.Block{{Type: digestlist.File, Algorithm: digest.SHA256, Digests: known}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, vm.File{Name: "lists/0-file_list-compact-x", Mode: 0o644, Data: b}, vm.File{Name: "script", Mode: 0o755, Data: []byte("#!/busybox sh\necho ran\n")})
+		files = append(files, vm.File{Name: "lists/0-file_list-compact-x", Mode: 0o644, Data: listOf(t, digestlist.File, known...)},
+			vm.File{Name: "script", Mode: 0o755, Data: []byte(scriptText)})
 		var s steps
 		s.add("add", "/diglim-upload add --interface bpf --mode enforce /lists", `^mode log and not enforce, by diglim.mode=log on the kernel command line\nbpf: .*, mode log, `, 0)
 		s.add("unknown", "/script", `^ran\n$`, 0)
@@ -183,5 +205,69 @@ func TestModeByCommandLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.check(t, r)
+	})
+}
+
+// The lock by the uploader: nobody takes the gate away, and what comes in is
+// signed by the keys of before.
+func TestUploadLock(t *testing.T) {
+	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
+		files, known := uploaderFiles(t, ctx)
+		vendor, other := rpmtest.NewKey(t, "vendor", nil), rpmtest.NewKey(t, "other", nil)
+		header, signed := packageList(t, vendor, "q", scriptText)
+		_, foreign := packageList(t, other, "q", scriptText)
+		script := digest.Sum(digest.SHA256, []byte(scriptText))
+		lists := map[string][]byte{
+			"etc/diglim/keys/vendor.gpg":          rpmtest.Public(t, vendor),
+			"all/0-parser_list-compact-upload":    listOf(t, digestlist.Parser, known[0]),
+			"all/1-file_list-compact-base":        listOf(t, digestlist.File, known[1:]...),
+			"keys/other.gpg":                      rpmtest.Public(t, other),
+			"signed/0-file_list-rpm-q-1.0-1":      signed,
+			"unsigned/0-file_list-rpm-q-1.0-1":    header,
+			"foreign/0-file_list-rpm-q-1.0-1":     foreign,
+			"initramfs/0-file_list-compact-x-1.0": listOf(t, digestlist.File, script),
+		}
+		for name, data := range lists {
+			files = append(files, vm.File{Name: name, Mode: 0o644, Data: data})
+		}
+		files = append(files, vm.File{Name: "script", Mode: 0o755, Data: []byte(scriptText)})
+		tree := t.TempDir()
+		for _, f := range files {
+			data := f.Data
+			if f.Path != "" {
+				var err error
+				if data, err = os.ReadFile(f.Path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := filepath.Join(tree, f.Name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o755)); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		var s steps
+		s.add("lock", "/diglim-upload add --interface bpf --mode enforce --scope all --lock /all", `^bpf: 3 digests from 2 lists in .* s, mode enforce, `, 0)
+		s.add("status", "/diglim-upload status --interface bpf", `mode  enforce     scope  all     locked  yes\n`, 0)
+		s.add("unsigned from the initramfs", "/diglim-upload add --interface bpf /initramfs", `not signed`, 1)
+		s.addAfter("denied", "/script", `not permitted`, 126)
+		s.addAfter("stop", "/diglim-upload stop", `lock`, 1)
+		s.addAfter("pins", "/busybox rm -r /sys/fs/bpf/diglim", `not permitted`, 1)
+		s.addAfter("unsigned", "/diglim-upload add --interface bpf /unsigned", `not signed`, 1)
+		s.addAfter("foreign", "/diglim-upload add --interface bpf /foreign", `(?i)key`, 1)
+		s.addAfter("another keyring", "/diglim-upload add --interface bpf --keyring /keys /foreign", `keyring`, 1)
+		s.addAfter("weaker mode", "/diglim-upload add --interface bpf --mode log /signed", `mode`, 1)
+		s.addAfter("weaker scope", "/diglim-upload add --interface bpf --scope vendor /signed", `scope|rules`, 1)
+		s.addAfter("still denied", "/script", `not permitted`, 126)
+		s.addAfter("signed", "GODEBUG=x=1 /diglim-upload add --interface bpf /signed", `^bpf: 1 digest from 1 list in .* s, mode enforce, `, 0)
+		s.addAfter("known", "/script", `^ran\n$`, 0)
+		s.addAfter("status after", "/diglim-upload status --interface bpf --json", `(?s)"locked": true,.*"generation": 2,`, 0)
+
+		r, err := vm.Boot(ctx, writeMachine(t, ctx, k, s.plan, tree, files...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.check(t, r)
+		checkKernelLog(t, r)
 	})
 }

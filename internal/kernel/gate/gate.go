@@ -38,7 +38,7 @@ type Gate struct {
 // was. If the process is killed there is no gate, one that decides nothing and
 // that the next Start replaces, or a complete one. It returns ErrRunning if
 // there is one.
-func Start(image *set.Image, o Options) (*Gate, error) {
+func Start(image *set.Image) (*Gate, error) {
 	if err := Probe(); err != nil {
 		return nil, err
 	}
@@ -72,11 +72,6 @@ func Start(image *set.Image, o Options) (*Gate, error) {
 	}
 	if err := g.sets.Put(uint32(0), m); err != nil {
 		return nil, errors.Join(fmt.Errorf("put the first set in force: %w", err), g.Close(), os.RemoveAll(Dir))
-	}
-	if o.Lock {
-		if err := lock(g); err != nil {
-			return nil, errors.Join(err, g.Close(), stop())
-		}
 	}
 	return g, nil
 }
@@ -407,11 +402,6 @@ func Stop() error {
 		return err
 	}
 	defer unlock()
-	return stop()
-}
-
-// stop takes the gate away. Pins must be locked.
-func stop() error {
 	locked, err := Locked()
 	if err != nil {
 		return err

@@ -70,17 +70,19 @@ func TrustedWorld() error {
 // has a hold on its memory.
 const sealed = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
-// Sealed executes this program again, with the same arguments and environment,
-// from a sealed copy in memory, or returns nil if that has been done. Under the
-// lock only such a process can be a parser. It is the first thing to do: what
-// the process has opened is open for its successor unless it closes on exec.
+// Sealed executes this program again, with the same arguments and an empty
+// environment, from a sealed copy in memory, or returns nil if that has been
+// done. Under the lock only such a process can be a parser. The environment
+// could change what the Go runtime and crypto packages do (GODEBUG). It is the
+// first thing to do: what the process has opened is open for its successor
+// unless it closes on exec.
 func Sealed() error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return err
 	}
 	defer self.Close()
-	if seals, err := unix.FcntlInt(self.Fd(), unix.F_GET_SEALS, 0); err == nil && seals&sealed == sealed {
+	if seals, err := unix.FcntlInt(self.Fd(), unix.F_GET_SEALS, 0); err == nil && seals&sealed == sealed && len(os.Environ()) == 0 {
 		return nil
 	}
 	fd, err := unix.MemfdCreate("diglim", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -96,5 +98,5 @@ func Sealed() error {
 		return fmt.Errorf("seal the copy of this program: %w", err)
 	}
 	path := fmt.Sprintf("/proc/self/fd/%d", memory.Fd())
-	return fmt.Errorf("execute the copy of this program: %w", syscall.Exec(path, os.Args, os.Environ()))
+	return fmt.Errorf("execute the copy of this program: %w", syscall.Exec(path, os.Args, nil))
 }

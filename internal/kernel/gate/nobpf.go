@@ -17,7 +17,7 @@ type Gate struct{}
 // Probe says that this program was built without BPF.
 func Probe() error { return errBuild }
 
-func Start(*set.Image, Options) (*Gate, error)         { return nil, errBuild }
+func Start(*set.Image) (*Gate, error)                  { return nil, errBuild }
 func Open() (*Gate, error)                             { return nil, errBuild }
 func Stop() error                                      { return errBuild }
 func Lock() error                                      { return errBuild }

@@ -15,11 +15,6 @@ import (
 	"diglim/internal/kernel/gate/set"
 )
 
-// Options say what Start does besides.
-type Options struct {
-	Lock bool // and lock it, see Lock
-}
-
 // Dir is where the gate is pinned.
 const Dir = "/sys/fs/bpf/diglim"
 

@@ -92,7 +92,7 @@ func start(mode string, files []string) error {
 }
 
 func startWith(image *set.Image) error {
-	g, err := gate.Start(image, gate.Options{})
+	g, err := gate.Start(image)
 	if err != nil {
 		return err
 	}

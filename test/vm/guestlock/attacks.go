@@ -68,7 +68,7 @@ var attacks = []attack{
 	{"freeze the outer map by id", eachMap("sets", func(m *ebpf.Map) error { return m.Freeze() }), nil},
 	{"write the set by id", eachMap("diglim_image", func(m *ebpf.Map) error { return m.Put(uint32(0), make([]byte, set.BlockSize)) }), nil},
 	{"mmap the set by id", eachMap("diglim_image", mmapMap), nil},
-	{"write the set from a program", eachMap("diglim_image", zeroFromProgram), nil},
+	{"write the set from a program", eachMap("diglim_image", logFromProgram), nil},
 	{"arm or disarm by id", eachMap("armed", func(m *ebpf.Map) error { return m.Put(uint32(0), uint32(0)) }), nil},
 	{"make oneself a parser", eachMap("parsers", markMyself), nil},
 	{"a map in the shape of a set", mapLikeASet, nil},
@@ -111,7 +111,7 @@ func attackOpen(r *report) error {
 	running := false
 	for _, a := range slices.Concat(attacks, sysAttacks) {
 		if !running {
-			if err := start(gate.Options{}); err != nil {
+			if err := start(); err != nil {
 				return fmt.Errorf("%s: start: %w", a.name, err)
 			}
 			running = true
@@ -425,9 +425,9 @@ func mmapMap(m *ebpf.Map) error {
 	return unix.Munmap(b)
 }
 
-// zeroFromProgram has a program that needs no more than a socket overwrite the
-// header of the set: that a map is frozen does not hold for programs.
-func zeroFromProgram(m *ebpf.Map) error {
+// logFromProgram has a program that needs no more than a socket write mode log
+// into the header of the set: that a map is frozen does not hold for programs.
+func logFromProgram(m *ebpf.Map) error {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, License: "GPL", Instructions: asm.Instructions{
 		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
 		asm.LoadMapPtr(asm.R1, m.FD()),
@@ -435,7 +435,7 @@ func zeroFromProgram(m *ebpf.Map) error {
 		asm.Add.Imm(asm.R2, -4),
 		asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, "out"),
-		asm.StoreImm(asm.R0, 0, 0, asm.Word),
+		asm.StoreImm(asm.R0, 24, int64(set.Log), asm.Word),
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
 		asm.Return(),
 	}})

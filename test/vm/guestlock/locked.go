@@ -24,7 +24,7 @@ const ftraceEnabled = "/proc/sys/kernel/ftrace_enabled"
 
 // refuse tries to lock a gate where that is refused.
 func refuse(r *report) error {
-	if err := start(gate.Options{}); err != nil {
+	if err := start(); err != nil {
 		return err
 	}
 	if err := os.WriteFile(ftraceEnabled, []byte("0"), 0); err != nil {
@@ -132,11 +132,12 @@ func lock(r *report) error {
 		return err
 	}
 	defer old.Close()
-	err = start(gate.Options{Lock: true})
-	if errors.Is(err, gate.ErrRunning) {
+	if err := start(); errors.Is(err, gate.ErrRunning) {
 		r.line("started before", "ok")
-		err = gate.Lock()
+	} else if err != nil {
+		return err
 	}
+	err = gate.Lock()
 	r.line("lock", "%s, gate %s", errno(err), settled(err))
 	locked, err := gate.Locked()
 	r.line("locked", "%v, %v", locked, errno(err))

@@ -161,12 +161,12 @@ var listed = sync.OnceValues(func() (map[string]digest.Digest, error) {
 	return sums, nil
 })
 
-func start(o gate.Options) error {
+func start() error {
 	m, err := image(1)
 	if err != nil {
 		return err
 	}
-	g, err := gate.Start(m, o)
+	g, err := gate.Start(m)
 	if err != nil {
 		return err
 	}
