@@ -46,19 +46,19 @@ const (
 	// section 36.3.1): so much may be lost with the power.
 	clockSaved = 1 << 22
 
-	// TPM2_ClockRateAdjust goes to 115 % (Part 1 section 36.2); the slack is
-	// for the clocks of those who judge.
+	// fastestClock is how fast TPM2_ClockRateAdjust can make a Clock run (Part 1
+	// section 36.2).
 	fastestClock = 1.15
-	slack        = 10 * time.Minute
 )
 
 // Since says what must have happened since the last state, which was seen the
 // given time ago.
 //
 // A TPM that goes back is one that was cleared, or one in software that was
-// put back to an old state. Clear sets Clock to zero, so that afterwards it
-// shows no more than the time that has passed: that tells the two apart, but
-// for old states which are younger than that.
+// put back to an old state. Clear sets the counters and Clock to zero. So a TPM
+// that has not been reset since shows no resets and no restarts; later it shows
+// no more time than has passed. An old state that happens to look like that is
+// not told apart.
 func (s State) Since(last State, ago time.Duration) Change {
 	resets, restarts := int32(s.ResetCount-last.ResetCount), int32(s.RestartCount-last.RestartCount)
 	later := resets > 0 || resets == 0 && restarts > 0
@@ -72,7 +72,8 @@ func (s State) Since(last State, ago time.Duration) Change {
 		return PowerLost
 	case resets == 0 && restarts == 0 && !behind:
 		return Continued
-	case float64(s.Clock) <= fastestClock*float64((max(ago, 0)+slack)/time.Millisecond):
+	case behind && s.Safe && s.ResetCount == 0 && s.RestartCount == 0,
+		float64(s.Clock) <= fastestClock*float64(ago.Milliseconds()):
 		return Cleared
 	}
 	return WentBack

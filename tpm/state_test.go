@@ -58,6 +58,7 @@ func TestAttack18HonestSequencesPass(t *testing.T) {
 		"power cut after hours":     {func(m *machine) { m.run(hours(5)); m.losePower() }, tpm.Rebooted},
 		"three power cuts":          {func(m *machine) { m.losePower(); m.losePower(); m.losePower() }, tpm.PowerLost},
 		"clear":                     {func(m *machine) { m.off(hours(0.1)); m.clear(); m.run(hours(1)) }, tpm.Cleared},
+		"clear, seen at once":       {func(m *machine) { m.clear(); m.Clock = 1000 }, tpm.Cleared},
 		"clear, then a long time":   {func(m *machine) { m.clear(); m.run(hours(2000)) }, tpm.Cleared},
 		"clear, reboots, power cut": {func(m *machine) { m.clear(); m.reboot(); m.run(hours(1)); m.losePower() }, tpm.Cleared},
 		"clear and many reboots":    {func(m *machine) { m.clear(); m.run(hours(1)); m.ResetCount = 99 }, tpm.Cleared},
@@ -119,7 +120,8 @@ func TestAttack17OldStates(t *testing.T) {
 		"reboot, lower clock, yet safe":   func(s *tpm.State) { s.ResetCount++; s.RestartCount = 0; s.Clock -= 1000 },
 		"power cut that lost two hours":   func(s *tpm.State) { s.ResetCount++; s.Clock -= 2 * 3_600_000; s.Safe = false },
 		"suspend, lower clock, yet safe":  func(s *tpm.State) { s.RestartCount++; s.Clock -= 1000 },
-		"cleared, but older than a day":   func(s *tpm.State) { s.ResetCount = 0; s.RestartCount = 0; s.Clock = 30 * 3_600_000 },
+		"cleared, but older than a day":   func(s *tpm.State) { s.ResetCount = 1; s.RestartCount = 0; s.Clock = 30 * 3_600_000 },
+		"cleared, and never safe":         func(s *tpm.State) { s.ResetCount, s.RestartCount, s.Clock, s.Safe = 0, 0, 30*3_600_000, false },
 		"the greatest clock, fewer reset": func(s *tpm.State) { s.ResetCount--; s.Clock = 1<<64 - 1 },
 	} {
 		s := last

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"time"
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
@@ -22,6 +23,7 @@ type check struct {
 	allowUnsigned bool
 	allowWeak     bool
 	nonce, ak     string
+	last          string
 	violations    string
 	json, verbose bool
 
@@ -39,7 +41,11 @@ file up in the digest lists. Only lists that a key of the keyrings signed count.
 
 Nonce and key are the verifier's own: those in the evidence prove nothing. To
 enrol a host, keep the ak.pub that it collected when you knew it to be good.
-Entries after the quoted state are reported as unproven.`,
+Entries after the quoted state are reported as unproven.
+
+With --last the TPM's counters and firmware version are compared with those of
+the last time, and kept for the next: a reboot, a suspend, a loss of power and
+TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	f := cmd.Flags()
@@ -48,7 +54,8 @@ Entries after the quoted state are reported as unproven.`,
 	f.BoolVar(&c.allowUnsigned, "allow-unsigned", false, "believe lists that nobody signed too")
 	f.BoolVar(&c.allowWeak, "allow-weak", false, "believe list signatures over MD5 and SHA-1 too")
 	f.StringVar(&c.nonce, "nonce", "", "what the host was asked, in `hex`")
-	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC or PEM public key")
+	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC, PEM public key or X.509 certificate")
+	f.StringVar(&c.last, "last", "", "`file` that keeps what the host's TPM was last seen to be; made the first time")
 	f.StringVar(&c.violations, "violations", "deny", "violations in the IMA log: deny, or report and go on")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
@@ -136,6 +143,12 @@ func (c *check) run(args []string, a *answer) error {
 			return fmt.Errorf("attestation key: %w", err)
 		}
 	}
+	if c.last != "" {
+		ch.Now = time.Now().UTC()
+		if ch.Last, err = readLast(c.last); err != nil {
+			return err
+		}
+	}
 	ev, err := c.evidence(args)
 	if err != nil {
 		return err
@@ -151,6 +164,9 @@ func (c *check) run(args []string, a *answer) error {
 		return cli.Hint(errors.New("lists: no list is believed"), "the lists need a signature by a key given with --keyring")
 	}
 	a.Verdict = attest.Judge(ev, ch, &pol)
+	if c.last != "" && a.Seen != nil {
+		return writeLast(c.last, a.Seen)
+	}
 	return nil
 }
 

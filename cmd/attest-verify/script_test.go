@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,6 +74,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":   cmdExits,
 			"swtpm":   cmdSwtpm,
+			"machine": cmdMachine,
 			"measure": cmdMeasure,
 			"flip":    cmdFlip,
 			"cutlog":  cmdCut,
@@ -124,30 +127,75 @@ func cmdSwtpm(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("TPM", socket)
 }
 
-// startSwtpm returns the socket of a new TPM. swtpm goes into the background
-// by itself when its sockets are there.
+// startSwtpm returns the socket of a new TPM.
 func startSwtpm() (socket string, stop func() error, err error) {
 	dir, err := os.MkdirTemp("", "swtpm") // a socket's path has to be short
 	if err != nil {
 		return "", nil, err
 	}
-	pid := filepath.Join(dir, "pid")
-	out, err := exec.Command("swtpm", "socket", "--tpm2", "--daemon", "--pid", "file="+pid, "--tpmstate", "dir="+dir,
-		"--server", "type=unixio,path="+dir+"/tpm", "--ctrl", "type=unixio,path="+dir+"/ctrl", "--flags", "not-need-init,startup-clear").CombinedOutput()
-	if err != nil {
-		return "", nil, errors.Join(fmt.Errorf("swtpm: %w: %s", err, out), os.RemoveAll(dir))
+	if err := powerOn(dir, "startup-clear"); err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	text, err := os.ReadFile(pid)
+	return dir + "/tpm", func() error { return errors.Join(powerOff(dir, syscall.SIGTERM), os.RemoveAll(dir)) }, nil
+}
+
+// powerOn starts a TPM with the state in dir. swtpm goes into the background
+// by itself when its sockets are there.
+func powerOn(dir, startup string) error {
+	out, err := exec.Command("swtpm", "socket", "--tpm2", "--daemon", "--pid", "file="+dir+"/pid", "--tpmstate", "dir="+dir,
+		"--server", "type=unixio,path="+dir+"/tpm", "--ctrl", "type=unixio,path="+dir+"/ctrl", "--flags", "not-need-init,"+startup).CombinedOutput()
 	if err != nil {
-		return "", nil, err
+		return fmt.Errorf("swtpm: %w: %s", err, out)
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	return nil
+}
+
+// powerOff ends a TPM, and waits until its connection ends with it.
+func powerOff(dir string, signal syscall.Signal) error {
+	text, err := os.ReadFile(dir + "/pid")
 	if err != nil {
-		return "", nil, err
+		return err
 	}
-	return dir + "/tpm", func() error {
-		return errors.Join(syscall.Kill(n, syscall.SIGTERM), os.RemoveAll(dir))
-	}, nil
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return err
+	}
+	c, err := net.Dial("unix", dir+"/ctrl")
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, signal); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	io.Copy(io.Discard, c) // until it ends, in whatever way
+	return c.Close()
+}
+
+// machine reboot|suspend|cut|clear: what happens to the TPM of a machine.
+func cmdMachine(ts *testscript.TestScript, _ bool, args []string) {
+	dir := filepath.Dir(ts.Getenv("TPM"))
+	t, err := openTPM(ts.Getenv("TPM"))
+	ts.Check(err)
+	startup, signal := "startup-clear", syscall.SIGTERM
+	switch args[0] {
+	case "reboot":
+		_, err = tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}.Execute(t)
+	case "suspend":
+		_, err = tpm2.Shutdown{ShutdownType: tpm2.TPMSUState}.Execute(t)
+		startup = "startup-state"
+	case "cut":
+		signal = syscall.SIGKILL
+	case "clear":
+		_, err = tpm2.Clear{AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHPlatform, Auth: tpm2.PasswordAuth(nil)}}.Execute(t)
+	default:
+		err = fmt.Errorf("nothing called %q happens to a machine", args[0])
+	}
+	ts.Check(errors.Join(err, t.Close()))
+	if args[0] == "clear" {
+		return
+	}
+	ts.Check(powerOff(dir, signal))
+	ts.Check(powerOn(dir, startup))
 }
 
 // A restless host extends a PCR after each of its first quotes.

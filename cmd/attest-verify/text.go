@@ -30,6 +30,9 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	}
 	if a.Quoted {
 		fmt.Fprintf(b, ", reset %d", a.Resets)
+		if a.SinceLast != "" {
+			fmt.Fprintf(b, ", %s since it was last seen", a.SinceLast)
+		}
 	}
 	fmt.Fprintln(b)
 	for _, notes := range []bool{false, true} {

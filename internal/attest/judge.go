@@ -5,7 +5,6 @@ package attest
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -27,14 +26,6 @@ type Evidence struct {
 	// challenge the quote is verified with it, to find what else is wrong: a
 	// host that passes has proved only that it has some key.
 	AK []byte
-}
-
-// A Challenge is what the verifier knows by itself. Neither may come with the
-// evidence: a nonce proves freshness only to who chose it, and a key whose it
-// is only to who enrolled it.
-type Challenge struct {
-	Nonce []byte
-	AK    []byte // public key: TPMT_PUBLIC, TPM2B_PUBLIC or PEM
 }
 
 // Judge says whether the host that answered the challenge is what the policy
@@ -68,84 +59,6 @@ type chain struct {
 }
 
 func (j *judge) find(f Finding) { j.verdict.Findings = append(j.verdict.Findings, f) }
-
-// quote verifies the quote and fills pcrs if all of it is right.
-func (j *judge) quote(ev Evidence, ch Challenge) {
-	if len(ch.Nonce) == 0 {
-		j.find(Finding{Code: NoNonce, Leaves: CouldNotTell, Why: "no nonce given: nothing says that the evidence is fresh"})
-	}
-	ak := ch.AK
-	if len(ak) == 0 {
-		j.find(Finding{Code: NoKey, Leaves: CouldNotTell, Why: "no AK given: nothing says whose evidence it is"})
-		ak = ev.AK
-	}
-	var key *tpm.Key
-	var err error
-	if len(ak) > 0 {
-		key, err = tpm.ParsePublic(ak)
-		j.refused(err)
-	}
-	for _, part := range []struct {
-		name  string
-		bytes []byte
-	}{{"quote", ev.Quote}, {"signature", ev.Signature}, {"PCR values", ev.PCRs}, {"IMA log", ev.IMALog}} {
-		if len(part.bytes) == 0 {
-			j.find(Finding{Code: Missing, Leaves: CouldNotTell, Why: part.name + " missing"})
-		}
-	}
-	var q *tpm.Quote
-	var sig *tpm.Signature
-	var values tpm.Values
-	if len(ev.Quote) > 0 {
-		q, err = tpm.ParseQuote(ev.Quote)
-		j.refused(err)
-	}
-	if len(ev.Signature) > 0 {
-		sig, err = tpm.ParseSignature(ev.Signature)
-		j.refused(err)
-	}
-	if len(ev.PCRs) > 0 && q != nil {
-		values, err = tpm.ParseValues(ev.PCRs, q.Selection)
-		j.refused(err)
-	}
-	// A missing log does not keep the quote from being verified.
-	if q == nil || sig == nil || values == nil || key == nil || len(ch.Nonce) == 0 {
-		return
-	}
-	if j.pcrs, err = q.Verify(sig, key, ch.Nonce, values); err != nil {
-		j.refused(err)
-		return
-	}
-	j.verdict.Quoted = true
-	j.verdict.Clock, j.verdict.Resets, j.verdict.Restarts = q.Clock, q.ResetCount, q.RestartCount
-}
-
-// refused turns an error of package tpm into a finding.
-func (j *judge) refused(err error) {
-	if err == nil {
-		return
-	}
-	for _, c := range []struct {
-		err    error
-		code   Code
-		leaves Outcome
-	}{
-		{tpm.ErrNotQuote, NotAQuote, NotTrusted},
-		{tpm.ErrAlgorithm, WeakAlgorithm, NotTrusted},
-		{tpm.ErrKey, KeyNotSuitable, NotTrusted},
-		{tpm.ErrSignature, BadSignature, NotTrusted},
-		{tpm.ErrNonce, WrongNonce, NotTrusted},
-		{tpm.ErrSelection, OtherPCRs, NotTrusted},
-		{tpm.ErrPCRDigest, WrongPCRs, NotTrusted},
-		{tpm.ErrMalformed, Malformed, CouldNotTell},
-	} {
-		if errors.Is(err, c.err) {
-			j.find(Finding{Code: c.code, Leaves: c.leaves, Why: err.Error()})
-			return
-		}
-	}
-	j.find(Finding{Code: Malformed, Leaves: CouldNotTell, Why: err.Error()})
-}
 
 // replay finds out how much of the log the quote covers. Every PCR that the
 // log names is replayed on its own.
@@ -284,9 +197,16 @@ func (j *judge) entry(e *imalog.Entry, proven bool) {
 		}
 		return
 	}
-	sources := j.policy.Known.Find(e.Digest)
+	if reason, denied := j.policy.Denied[e.Digest]; denied {
+		found(DeniedFile, NotTrusted, none, "denied by the policy: "+reason)
+	}
+	sources := j.policy.Find(e.Digest, string(e.Path))
 	if len(sources) == 0 {
-		found(UnknownFile, NotTrusted, none, "in no list")
+		leaves := NotTrusted
+		if j.policy.ReportUnknown {
+			leaves = Trusted
+		}
+		found(UnknownFile, leaves, none, "in no list")
 	}
 	m := Measured{e.Number, Path(e.Path), e.Digest, some(sources, string(e.Path))}
 	switch {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"diglim/internal/attest"
 	"diglim/internal/digest"
@@ -28,6 +29,9 @@ type host struct {
 	nonce  []byte
 	ak     []byte
 	policy *policy.Policy
+	last   *attest.Seen
+	now    time.Time
+	tpm    func(*tpmtest.Quote)
 	change func(*attest.Evidence)
 }
 
@@ -86,7 +90,11 @@ func (h host) evidence(t *testing.T) attest.Evidence {
 		bank.Values = append(bank.Values, d.Bytes())
 		values[tpm.PCR{Bank: digest.SHA256, Index: i}] = d
 	}
-	quote := tpmtest.NewQuote([]byte("this session's challenge"), bank).Attest()
+	made := tpmtest.NewQuote([]byte("this session's challenge"), bank)
+	if h.tpm != nil {
+		h.tpm(&made)
+	}
+	quote := made.Attest()
 	q, err := tpm.ParseQuote(quote)
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +111,7 @@ func (h host) evidence(t *testing.T) attest.Evidence {
 }
 
 func (h host) judge(t *testing.T) attest.Verdict {
-	return attest.Judge(h.evidence(t), attest.Challenge{Nonce: h.nonce, AK: h.ak}, h.policy)
+	return attest.Judge(h.evidence(t), attest.Challenge{Nonce: h.nonce, AK: h.ak, Last: h.last, Now: h.now}, h.policy)
 }
 
 // add makes the host measure something before the quote.

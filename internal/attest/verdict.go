@@ -44,11 +44,11 @@ type Verdict struct {
 	Proven     int `json:"proven"`     // covered by the quote
 	Violations int `json:"violations"` // among the proven
 
-	// From the quote, once it is verified.
-	Quoted   bool   `json:"quote_verified"`
-	Clock    uint64 `json:"clock_ms"`
-	Resets   uint32 `json:"reset_count"`
-	Restarts uint32 `json:"restart_count"`
+	TPM
+
+	// Seen is what to give as Challenge.Last the next time; nil if the quote
+	// was not verified with the verifier's own key, or if the TPM went back.
+	Seen *Seen `json:"-"`
 }
 
 // A Finding is a fact that stands between a host and trust, or one that the
@@ -98,17 +98,6 @@ const (
 	Malformed     Code = "evidence-malformed"
 )
 
-// Findings about the quote.
-const (
-	NotAQuote      Code = "not-a-quote"
-	WeakAlgorithm  Code = "algorithm-not-accepted"
-	KeyNotSuitable Code = "ak-not-suitable"
-	BadSignature   Code = "bad-signature"
-	WrongNonce     Code = "wrong-nonce"
-	OtherPCRs      Code = "pcr-selection-differs"
-	WrongPCRs      Code = "pcr-values-differ"
-)
-
 // Findings about the log as a whole.
 const (
 	PCRNotQuoted    Code = "pcr-not-quoted"
@@ -126,6 +115,7 @@ const (
 	WrongHash       Code = "template-hash-differs"
 	UnknownTemplate Code = "unknown-template"
 	UnknownFile     Code = "unknown-file"
+	DeniedFile      Code = "denied-file"
 	Violation       Code = "violation"
 	ViolationData   Code = "violation-with-data"
 )

@@ -4,8 +4,10 @@ package policy
 
 import (
 	"iter"
+	"slices"
 
 	"diglim/internal/digest"
+	"diglim/tpm"
 )
 
 // IMAPCR is the PCR that IMA extends unless it is told otherwise
@@ -18,10 +20,39 @@ type Policy struct {
 	PCR   int              // the PCR that measured files extend
 	Known Files            // what may have been measured
 
+	// Denied are digests that no list makes good, with the reason.
+	Denied map[digest.Digest]string
+
 	// ReportViolations makes violations (a file was written while it was
 	// measured, so that nobody knows what was read) something to report and
-	// no reason for distrust.
+	// no reason for distrust; ReportUnknown does the same for unknown files.
 	ReportViolations bool
+	ReportUnknown    bool
+
+	Quoted     []tpm.PCR     // must be quoted
+	Extended   []tpm.PCR     // must be quoted, and not have the value they had at reset
+	Expected   []Expectation // must be quoted, and have one of these values
+	Firmware   uint64        // oldest firmware version of a TPM
+	SecureBoot bool          // must have been on
+	NamedKey   bool          // the attestation key must be known by its public area
+}
+
+// An Expectation is the values that a PCR may have.
+type Expectation struct {
+	PCR    tpm.PCR
+	Values []digest.Digest
+	Reason string
+}
+
+// Find returns the sources of a file that was measured at a path; none if it
+// is not known, or known at other paths only.
+func (p *Policy) Find(d digest.Digest, path string) []Source {
+	sources := p.Known.Find(d)
+	elsewhere := func(s Source) bool { return s.There && s.Path != path }
+	if !slices.ContainsFunc(sources, elsewhere) {
+		return sources
+	}
+	return slices.DeleteFunc(slices.Clone(sources), elsewhere)
 }
 
 // Rejects reports whether p can trust no host at all: there is none, it has
@@ -30,13 +61,15 @@ func (p *Policy) Rejects() bool {
 	return p == nil || !p.Bank.Available() || p.Known.Len() == 0
 }
 
-// A Source says where a known digest comes from. It is for the reader of a
-// verdict; no decision depends on it.
+// A Source says where a known digest comes from. But for There, it is for the
+// reader of a verdict, and no decision depends on it.
 type Source struct {
 	Package string `json:"package,omitempty"` // none if the file is the list itself
-	List    string `json:"list"`              // file name of the digest list
+	List    string `json:"list,omitempty"`    // file name of the digest list
 	Path    string `json:"path,omitempty"`    // of the file in the package
 	Signer  string `json:"signer,omitempty"`
+	Reason  string `json:"reason,omitempty"` // that the policy gives for a file of no package
+	There   bool   `json:"-"`                // known at Path only
 }
 
 // Files is a set of known files. A file is known by the algorithm and the

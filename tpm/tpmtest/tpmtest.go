@@ -52,7 +52,11 @@ type Quote struct {
 	Type       uint16
 	Signer     []byte
 	Nonce      []byte
+	Clock      uint64
+	Resets     uint32
+	Restarts   uint32
 	Safe       byte
+	Firmware   uint64
 	Banks      []Bank
 	DigestHash uint16 // hash for the PCR digest
 	PCRDigest  []byte // nil: made from the banks' values
@@ -65,7 +69,11 @@ func NewQuote(nonce []byte, banks ...Bank) Quote {
 		Type:       AttestQuote,
 		Signer:     append([]byte{0, SHA256}, make([]byte, 32)...),
 		Nonce:      nonce,
+		Clock:      123456,
+		Resets:     7,
+		Restarts:   1,
 		Safe:       1,
+		Firmware:   0x2019102300163636,
 		Banks:      banks,
 		DigestHash: SHA256,
 	}
@@ -78,11 +86,11 @@ func (q Quote) Attest() []byte {
 	b = be.AppendUint16(b, q.Type)
 	b = appendSized(b, q.Signer)
 	b = appendSized(b, q.Nonce)
-	b = be.AppendUint64(b, 123456) // clock
-	b = be.AppendUint32(b, 7)      // resets
-	b = be.AppendUint32(b, 1)      // restarts
+	b = be.AppendUint64(b, q.Clock)
+	b = be.AppendUint32(b, q.Resets)
+	b = be.AppendUint32(b, q.Restarts)
 	b = append(b, q.Safe)
-	b = be.AppendUint64(b, 0x2019102300163636) // firmware
+	b = be.AppendUint64(b, q.Firmware)
 	b = be.AppendUint32(b, uint32(len(q.Banks)))
 	h := hashes[q.DigestHash].New()
 	for _, bank := range q.Banks {
