@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
 	"diglim/internal/digest"
+	"diglim/internal/evidence"
 	"diglim/internal/keyring"
 	"diglim/internal/policy"
+	"diglim/tpm"
 
 	"github.com/spf13/cobra"
 )
@@ -33,11 +36,15 @@ type check struct {
 func checkCommand() *cobra.Command {
 	var c check
 	cmd := &cobra.Command{
-		Use:   "check --lists DIR --keyring FILE|DIR --nonce HEX --ak FILE [flags] [EVIDENCE_DIR]",
+		Use:   "check --lists DIR --keyring FILE|DIR --nonce HEX --ak FILE [flags] [EVIDENCE]",
 		Short: "judge a host's evidence",
 		Long: `Verifies the quote with the host's attestation key and the nonce that the host
 was given, replays the IMA log up to what was quoted, and looks every measured
 file up in the digest lists. Only lists that a key of the keyrings signed count.
+
+EVIDENCE is a directory that "collect" made, a tar of one, the quote string of
+Keylime's agent, the JSON of go-attestation or the Attestation message of
+go-tpm-tools.
 
 Nonce and key are the verifier's own: those in the evidence prove nothing. To
 enrol a host, keep the ak.pub that it collected when you knew it to be good.
@@ -59,10 +66,10 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 	f.StringVar(&c.violations, "violations", "deny", "violations in the IMA log: deny, or report and go on")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
-	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+quoteFile)
-	f.StringVar(&c.signature, "signature", "", "signature `file`, instead of the evidence's "+signatureFile)
-	f.StringVar(&c.pcrs, "pcrs", "", "PCR values `file`, instead of the evidence's "+pcrsFile)
-	f.StringVar(&c.ima, "ima-log", "", "IMA log `file`, instead of the evidence's "+imaFile)
+	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+evidence.QuoteFile)
+	f.StringVar(&c.signature, "signature", "", "signature `file`, instead of the evidence's "+evidence.SignatureFile)
+	f.StringVar(&c.pcrs, "pcrs", "", "PCR values `file`, instead of the evidence's "+evidence.PCRsFile)
+	f.StringVar(&c.ima, "ima-log", "", "IMA log `file`, instead of the evidence's "+evidence.IMAFile)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a := answer{}
 		err := c.run(args, &a)
@@ -131,7 +138,7 @@ func (c *check) run(args []string, a *answer) error {
 	}
 	if c.nonce == "" {
 		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
-			"give with --nonce what the host was asked; the %s that it sent is not that", nonceFile)
+			"give with --nonce what the host was asked; the %s that it sent is not that", evidence.NonceFile)
 	}
 	var ch attest.Challenge
 	var err error
@@ -149,7 +156,7 @@ func (c *check) run(args []string, a *answer) error {
 			return err
 		}
 	}
-	ev, err := c.evidence(args)
+	ev, err := c.evidence(args, tpm.PCR{Bank: pol.Bank, Index: pol.PCR})
 	if err != nil {
 		return err
 	}
@@ -170,38 +177,76 @@ func (c *check) run(args []string, a *answer) error {
 	return nil
 }
 
-// evidence reads the files. One that is not there is missing evidence, for
-// Judge to say; one that was named must be there.
-func (c *check) evidence(args []string) (attest.Evidence, error) {
+// evidence reads the bundle, and instead of parts of it single files. What is
+// not in the bundle is missing evidence, for Judge to say; a file that was named
+// must be there.
+func (c *check) evidence(args []string, pcr tpm.PCR) (attest.Evidence, error) {
 	var ev attest.Evidence
-	for _, part := range []struct {
-		to          *[]byte
-		named, name string
-		limit       int64
-	}{
-		{&ev.Quote, c.quote, quoteFile, maxSmall},
-		{&ev.Signature, c.signature, signatureFile, maxSmall},
-		{&ev.PCRs, c.pcrs, pcrsFile, maxSmall},
-		{&ev.IMALog, c.ima, imaFile, maxLog},
-		{&ev.AK, "", akFile, maxSmall},
-	} {
-		path := part.named
-		if path == "" {
-			if len(args) == 0 && part.name == akFile {
-				continue // only a directory has one
-			}
-			if len(args) == 0 {
-				return ev, cli.Hint(fmt.Errorf("no %s", part.name), "give an evidence directory, or --quote, --signature, --pcrs and --ima-log")
-			}
-			path = filepath.Join(args[0], part.name)
+	if len(args) == 1 {
+		b, err := readBundle(args[0])
+		if err != nil {
+			return ev, fmt.Errorf("evidence: %w", err)
 		}
-		b, err := readFile(path, part.limit)
-		if err != nil && (part.named != "" || !errors.Is(err, fs.ErrNotExist)) {
+		ev = b.For(pcr)
+	}
+	for _, part := range []struct {
+		to         *[]byte
+		path, name string
+		limit      int64
+	}{
+		{&ev.Quote, c.quote, evidence.QuoteFile, maxSmall},
+		{&ev.Signature, c.signature, evidence.SignatureFile, maxSmall},
+		{&ev.PCRs, c.pcrs, evidence.PCRsFile, maxSmall},
+		{&ev.IMALog, c.ima, evidence.IMAFile, maxLog},
+	} {
+		if part.path == "" {
+			if len(args) == 0 {
+				return ev, cli.Hint(fmt.Errorf("no %s", part.name), "give the evidence, or --quote, --signature, --pcrs and --ima-log")
+			}
+			continue
+		}
+		b, err := readFile(part.path, part.limit)
+		if err != nil {
 			return ev, fmt.Errorf("evidence: %w", err)
 		}
 		*part.to = b
 	}
+	ev.Quote, ev.Signature = evidence.Attest(ev.Quote), evidence.Signature(ev.Signature)
 	return ev, nil
+}
+
+// readBundle reads an evidence directory, or evidence in one file.
+func readBundle(path string) (*evidence.Bundle, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		b, err := readFile(path, maxLog)
+		if err != nil {
+			return nil, err
+		}
+		bundle, err := evidence.Parse(b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return bundle, nil
+	}
+	files := map[string][]byte{}
+	for name, limit := range map[string]int64{
+		evidence.QuoteFile: maxSmall, evidence.SignatureFile: maxSmall, evidence.PCRsFile: maxSmall,
+		evidence.AKFile: maxSmall, evidence.IMAFile: maxLog,
+	} {
+		b, err := readFile(filepath.Join(path, name), limit)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		files[name] = b
+	}
+	return evidence.FromFiles(files), nil
 }
 
 func (c *check) loadLists() (*lists, error) {

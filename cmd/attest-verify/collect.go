@@ -13,6 +13,7 @@ import (
 
 	"diglim/internal/cli"
 	"diglim/internal/durable"
+	"diglim/internal/evidence"
 	"diglim/internal/kernel"
 	"diglim/tpm"
 
@@ -152,20 +153,20 @@ func (c *collection) collect() (err error) {
 		return err
 	}
 	c.files = map[string][]byte{
-		quoteFile:     q.attest,
-		signatureFile: q.signature,
-		pcrsFile:      q.values,
-		akFile:        q.public,
-		akPEMFile:     q.pem,
-		nonceFile:     []byte(hex.EncodeToString(c.challenge) + "\n"),
+		evidence.QuoteFile:     q.attest,
+		evidence.SignatureFile: q.signature,
+		evidence.PCRsFile:      q.values,
+		evidence.AKFile:        q.public,
+		evidence.AKPEMFile:     q.pem,
+		evidence.NonceFile:     []byte(hex.EncodeToString(c.challenge) + "\n"),
 	}
-	if c.files[imaFile], err = readFile(c.ima, maxLog); err != nil {
+	if c.files[evidence.IMAFile], err = readFile(c.ima, maxLog); err != nil {
 		return cli.Hint(fmt.Errorf("IMA log: %w", err), "boot with ima_policy=tcb, or say where the log is with --ima-log")
 	}
 	firmware, err := readFile(c.firmware, maxLog)
 	switch {
 	case err == nil:
-		c.files[firmwareFile] = firmware
+		c.files[evidence.FirmwareFile] = firmware
 	case c.firmware != firmwareLog || !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("firmware log: %w", err)
 	}
@@ -217,11 +218,11 @@ func writeNew(dir string, files map[string][]byte) (err error) {
 
 func (c *collection) report(cmd *cobra.Command) error {
 	firmware := "no firmware log"
-	if log, ok := c.files[firmwareFile]; ok {
+	if log, ok := c.files[evidence.FirmwareFile]; ok {
 		firmware = fmt.Sprintf("firmware log of %s bytes", cli.Count(len(log)))
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "wrote %s: quote over PCRs %s (sha256), IMA log of %s bytes, %s\n",
-		cli.Text(c.output), c.pcrs, cli.Count(len(c.files[imaFile])), firmware)
+		cli.Text(c.output), c.pcrs, cli.Count(len(c.files[evidence.IMAFile])), firmware)
 	if err == nil && c.nonce == "" {
 		_, err = fmt.Fprintln(cmd.ErrOrStderr(), "warning: the nonce is this host's own: nobody else can tell that the quote is fresh")
 	}

@@ -29,19 +29,6 @@ malformed).`,
 	return cli.Run(root, args, stdout, stderr)
 }
 
-// The files of an evidence directory. Their content is what tpm2-tools and
-// the kernel write.
-const (
-	quoteFile     = "quote.msg"  // TPMS_ATTEST, as tpm2_quote -m
-	signatureFile = "quote.sig"  // TPMT_SIGNATURE, as tpm2_quote -s
-	pcrsFile      = "quote.pcrs" // PCR values, as tpm2_quote -o
-	akFile        = "ak.pub"     // TPMT_PUBLIC
-	akPEMFile     = "ak.pem"     // the same key
-	nonceFile     = "nonce.hex"  // what the quote answers
-	imaFile       = "ima.bin"    // binary_runtime_measurements
-	firmwareFile  = "bios.bin"   // binary_bios_measurements
-)
-
 const (
 	maxSmall = 64 << 10 // bytes of a quote, a signature, PCR values, a key
 	maxLog   = 1 << 30  // bytes of a log

@@ -8,6 +8,7 @@ import (
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
+	"diglim/internal/evidence"
 )
 
 // What people are shown at most; JSON has all.
@@ -71,7 +72,7 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	}
 	for _, f := range a.Findings {
 		if f.Code == attest.NoKey {
-			fmt.Fprintf(b, "hint: give the key that was kept when the host was enrolled with --ak, e.g. its %s\n", akFile)
+			fmt.Fprintf(b, "hint: give the key that was kept when the host was enrolled with --ak, e.g. its %s\n", evidence.AKFile)
 		}
 	}
 	return b.Flush()
