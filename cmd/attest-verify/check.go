@@ -11,9 +11,7 @@ import (
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
-	"diglim/internal/digest"
 	"diglim/internal/evidence"
-	"diglim/internal/keyring"
 	"diglim/internal/policy"
 	"diglim/tpm"
 
@@ -21,10 +19,8 @@ import (
 )
 
 type check struct {
-	lists         string
-	keyrings      []string
-	allowUnsigned bool
-	allowWeak     bool
+	policy        string
+	lists         listFlags
 	nonce, ak     string
 	last          string
 	violations    string
@@ -36,7 +32,7 @@ type check struct {
 func checkCommand() *cobra.Command {
 	var c check
 	cmd := &cobra.Command{
-		Use:   "check --lists DIR --keyring FILE|DIR --nonce HEX --ak FILE [flags] [EVIDENCE]",
+		Use:   "check --policy FILE | --lists DIR --keyring FILE|DIR --nonce HEX --ak FILE [flags] [EVIDENCE]",
 		Short: "judge a host's evidence",
 		Long: `Verifies the quote with the host's attestation key and the nonce that the host
 was given, replays the IMA log up to what was quoted, and looks every measured
@@ -56,10 +52,8 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.lists, "lists", "", "`directory` of digest lists")
-	f.StringArrayVar(&c.keyrings, "keyring", nil, "believe lists signed by the OpenPGP keys in this `file` or directory (repeatable)")
-	f.BoolVar(&c.allowUnsigned, "allow-unsigned", false, "believe lists that nobody signed too")
-	f.BoolVar(&c.allowWeak, "allow-weak", false, "believe list signatures over MD5 and SHA-1 too")
+	f.StringVar(&c.policy, "policy", "", "policy `file`, instead of --lists and what goes with it")
+	c.lists.add(cmd)
 	f.StringVar(&c.nonce, "nonce", "", "what the host was asked, in `hex`")
 	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC, PEM public key or X.509 certificate")
 	f.StringVar(&c.last, "last", "", "`file` that keeps what the host's TPM was last seen to be; made the first time")
@@ -70,6 +64,9 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 	f.StringVar(&c.signature, "signature", "", "signature `file`, instead of the evidence's "+evidence.SignatureFile)
 	f.StringVar(&c.pcrs, "pcrs", "", "PCR values `file`, instead of the evidence's "+evidence.PCRsFile)
 	f.StringVar(&c.ima, "ima-log", "", "IMA log `file`, instead of the evidence's "+evidence.IMAFile)
+	for _, instead := range []string{"lists", "keyring", "allow-unsigned", "allow-weak", "violations"} {
+		cmd.MarkFlagsMutuallyExclusive("policy", instead)
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a := answer{}
 		err := c.run(args, &a)
@@ -77,10 +74,10 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 			fmt.Fprintf(cmd.ErrOrStderr(), "refused: %s: %s\n", cli.Text(r.List), cli.Text(r.Error))
 		}
 		if a.Lists != nil && a.Lists.Unsigned > 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s that nobody signed believed, because of --allow-unsigned\n", cli.Plural(a.Lists.Unsigned, "list"))
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s that nobody signed believed, because of %s\n", cli.Plural(a.Lists.Unsigned, "list"), c.because("--allow-unsigned"))
 		}
 		if a.Lists != nil && a.Lists.Weak > 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s with a weak signature believed, because of --allow-weak\n", cli.Plural(a.Lists.Weak, "list"))
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s with a weak signature believed, because of %s\n", cli.Plural(a.Lists.Weak, "list"), c.because("--allow-weak"))
 		}
 		if err != nil {
 			if c.json {
@@ -125,25 +122,50 @@ func (a *answer) writeJSON(w io.Writer) error {
 	return cli.WriteJSON(w, a)
 }
 
-// run fills the answer. The error is about what the user gave, not about what
-// the host did.
-func (c *check) run(args []string, a *answer) error {
-	pol := policy.Policy{Bank: digest.SHA256, PCR: policy.IMAPCR}
+// because says who lets something pass: a flag, or the policy.
+func (c *check) because(flag string) string {
+	if c.policy != "" {
+		return "the policy"
+	}
+	return flag
+}
+
+// asked is the policy that the flags make or name.
+func (c *check) asked() (*policy.File, error) {
+	if c.policy != "" {
+		return readPolicy(c.policy)
+	}
+	f := c.lists.policy()
 	switch c.violations {
 	case "deny":
 	case "report":
-		pol.ReportViolations = true
+		f.ReportViolations = true
 	default:
-		return fmt.Errorf("violations %q: deny and report are known", c.violations)
+		return nil, fmt.Errorf("violations %q: deny and report are known", c.violations)
+	}
+	return f, nil
+}
+
+// run fills the answer. The error is about what the user gave, not about what
+// the host did.
+func (c *check) run(args []string, a *answer) error {
+	pol, err := c.asked()
+	if err != nil {
+		return err
 	}
 	if c.nonce == "" {
 		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
 			"give with --nonce what the host was asked; the %s that it sent is not that", evidence.NonceFile)
 	}
 	var ch attest.Challenge
-	var err error
 	if ch.Nonce, err = parseNonce(c.nonce, 1); err != nil {
 		return err
+	}
+	switch {
+	case c.ak != "" && pol.AK != "":
+		return fmt.Errorf("the policy has the attestation key %s; --ak would be another", pol.AK)
+	case c.ak == "":
+		c.ak = pol.AK
 	}
 	if c.ak != "" {
 		if ch.AK, err = readFile(c.ak, maxSmall); err != nil {
@@ -163,14 +185,10 @@ func (c *check) run(args []string, a *answer) error {
 	if len(args) == 1 {
 		a.Evidence = args[0]
 	}
-	if a.Lists, err = c.loadLists(); err != nil {
+	if a.Lists, err = knownFiles(pol); err != nil {
 		return err
 	}
-	pol.Known = a.Lists.known
-	if pol.Known.Len() == 0 {
-		return cli.Hint(errors.New("lists: no list is believed"), "the lists need a signature by a key given with --keyring")
-	}
-	a.Verdict = attest.Judge(ev, ch, &pol)
+	a.Verdict = attest.Judge(ev, ch, &pol.Policy)
 	if c.last != "" && a.Seen != nil {
 		return writeLast(c.last, a.Seen)
 	}
@@ -247,24 +265,4 @@ func readBundle(path string) (*evidence.Bundle, error) {
 		files[name] = b
 	}
 	return evidence.FromFiles(files), nil
-}
-
-func (c *check) loadLists() (*lists, error) {
-	if c.lists == "" {
-		return nil, cli.Hint(errors.New("no digest lists: no file would be known"), "give their directory with --lists")
-	}
-	t := trust{keys: &keyring.Keyring{}, allowUnsigned: c.allowUnsigned, allowWeak: c.allowWeak}
-	if len(c.keyrings) > 0 {
-		var err error
-		if t.keys, err = keyring.Load(c.keyrings...); err != nil {
-			return nil, fmt.Errorf("keyring: %w", err)
-		}
-	} else if !c.allowUnsigned {
-		return nil, cli.Hint(errors.New("no keyring: no list would be believed"), "give the vendor's public keys with --keyring, e.g. --keyring /etc/pki/rpm-gpg")
-	}
-	l, err := loadLists(c.lists, t)
-	if err != nil {
-		return nil, fmt.Errorf("lists: %w", err)
-	}
-	return l, nil
 }

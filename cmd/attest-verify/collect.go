@@ -8,8 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"diglim/internal/cli"
 	"diglim/internal/durable"
@@ -89,7 +87,7 @@ func (c *collection) prepare() (err error) {
 	if c.output == "" {
 		return errors.New("no directory for the evidence: give --output")
 	}
-	if c.selected, err = parsePCRs(c.pcrs); err != nil {
+	if c.selected, err = tpm.ParseIndices(c.pcrs); err != nil {
 		return err
 	}
 	if c.nonce == "" {
@@ -112,32 +110,6 @@ func parseNonce(text string, least int) ([]byte, error) {
 		return nil, fmt.Errorf("nonce of %d bytes, must be %d to %d", len(b), least, maxNonce)
 	}
 	return b, nil
-}
-
-// parsePCRs reads "0-7,10".
-func parsePCRs(text string) ([]int, error) {
-	var selected [tpm.PCRCount]bool
-	for part := range strings.SplitSeq(text, ",") {
-		first, last, isRange := strings.Cut(part, "-")
-		from, err := strconv.ParseUint(first, 10, 8)
-		to := from
-		if isRange && err == nil {
-			to, err = strconv.ParseUint(last, 10, 8)
-		}
-		if err != nil || from > to || to >= tpm.PCRCount {
-			return nil, fmt.Errorf("PCRs %q: %q is neither a number nor a range from 0 to %d", text, part, tpm.PCRCount-1)
-		}
-		for i := from; i <= to; i++ {
-			selected[i] = true
-		}
-	}
-	var pcrs []int
-	for i, yes := range selected {
-		if yes {
-			pcrs = append(pcrs, i)
-		}
-	}
-	return pcrs, nil
 }
 
 // collect quotes, then reads the logs: in this order the log may be ahead of

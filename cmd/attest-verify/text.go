@@ -45,19 +45,30 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	}
 	fmt.Fprintln(b)
 	packages := map[string]bool{}
+	ruled := 0
 	for _, k := range a.Known {
+		if k.Sources[0].Reason != "" {
+			ruled++
+		}
 		if p := k.Sources[0].Package; p != "" {
 			packages[p] = true
 		}
 	}
-	fmt.Fprintf(b, "  known     %s from %s\n", logEntries(len(a.Known)), cli.Plural(len(packages), "package"))
+	fmt.Fprintf(b, "  known     %s from %s", logEntries(len(a.Known)), cli.Plural(len(packages), "package"))
+	if ruled > 0 {
+		fmt.Fprintf(b, ", %s by the policy's own word", cli.Count(ruled))
+	}
+	fmt.Fprintln(b)
 	if a.Lists.Unsigned > 0 {
-		fmt.Fprintf(b, "  caution   %s that nobody signed believed, because of --allow-unsigned\n", cli.Plural(a.Lists.Unsigned, "list"))
+		fmt.Fprintf(b, "  caution   %s that nobody signed believed\n", cli.Plural(a.Lists.Unsigned, "list"))
 	}
 	if verbose {
 		for _, k := range a.Known {
 			from := k.Sources[0].Package
-			if from == "" {
+			switch {
+			case k.Sources[0].Reason != "":
+				from = "the policy: " + k.Sources[0].Reason
+			case from == "":
 				from = "a digest list"
 			}
 			fmt.Fprintf(b, "  known     entry %s   %s   %s   %s\n", cli.Count(k.Entry), k.Path, k.Digest, cli.Text(from))

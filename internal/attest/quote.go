@@ -144,7 +144,7 @@ func (j *judge) boot() {
 		switch v, ok := j.pcrs.Value(p.Bank, p.Index); {
 		case !ok:
 			notQuoted(p)
-		case neverExtended(v):
+		case NeverExtended(v):
 			j.find(Finding{Code: BootNotMeasured, Leaves: NotTrusted, Digest: v,
 				Why: p.String() + " was never extended: the firmware did not measure the boot into it, so that anybody could have"})
 		}
@@ -163,9 +163,9 @@ func (j *judge) boot() {
 	}
 }
 
-// neverExtended reports whether a PCR has the value that it had at reset: all
+// NeverExtended reports whether a PCR has the value that it had at reset: all
 // zeros or, of those of a dynamic launch, all ones.
-func neverExtended(d digest.Digest) bool {
+func NeverExtended(d digest.Digest) bool {
 	b := d.Bytes()
 	return bytes.Count(b, []byte{0}) == len(b) || bytes.Count(b, []byte{0xff}) == len(b)
 }
