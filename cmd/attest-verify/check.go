@@ -172,8 +172,8 @@ func (c *check) run(args []string, a *answer) error {
 			return fmt.Errorf("attestation key: %w", err)
 		}
 	}
+	ch.Now = time.Now().UTC()
 	if c.last != "" {
-		ch.Now = time.Now().UTC()
 		if ch.Last, err = readLast(c.last); err != nil {
 			return err
 		}

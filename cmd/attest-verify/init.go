@@ -174,6 +174,7 @@ func (w *writer) path(p string) string {
 func (w *writer) policy(p *policyInit, asked *policy.File, pcrs *tpm.PCRs, q *tpm.Quote, v attest.Verdict) {
 	w.line("# A first policy, from the evidence of one host. Read it before you rely on it.")
 	w.line("policy 1")
+	w.line("serial 1")
 	w.line("")
 	w.ask("whether the host was good when it collected the evidence, and when that was")
 	w.line("")

@@ -27,6 +27,7 @@ type lastState struct {
 	Resets   uint32        `json:"reset_count"`
 	Restarts uint32        `json:"restart_count"`
 	Firmware string        `json:"firmware_version"` // hexadecimal, 0x in front
+	Policy   uint64        `json:"policy_serial"`
 }
 
 // readLast reads the file; there is none before the first time.
@@ -63,7 +64,7 @@ func parseLast(b []byte) (*attest.Seen, error) {
 	if s.Firmware, err = strconv.ParseUint(l.Firmware, 0, 64); err != nil {
 		return nil, fmt.Errorf("firmware version: %w", err)
 	}
-	return &attest.Seen{AK: l.AK, At: l.At, State: s}, nil
+	return &attest.Seen{AK: l.AK, At: l.At, Policy: l.Policy, State: s}, nil
 }
 
 // writeLast replaces the file as a whole, or leaves it.
@@ -77,6 +78,7 @@ func writeLast(path string, s *attest.Seen) (err error) {
 		Resets:   s.ResetCount,
 		Restarts: s.RestartCount,
 		Firmware: fmt.Sprintf("%#016x", s.Firmware),
+		Policy:   s.Policy,
 	}, "", "  ")
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -368,6 +369,27 @@ func TestAttack14Nonces(t *testing.T) {
 		if b, err := parseNonce(bad, minNonce); err == nil {
 			t.Errorf("%q is the nonce %x", bad, b)
 		}
+	}
+}
+
+// Row 16: a nonce is hexadecimal and nothing else, so that one text never means
+// two challenges.
+func TestAttack16NonceHasOneEncoding(t *testing.T) {
+	nonce := []byte("sixteen byte one")
+	if b, err := parseNonce(hex.EncodeToString(nonce), minNonce); err != nil || string(b) != string(nonce) {
+		t.Fatalf("%q, %v", b, err)
+	}
+	for _, other := range []string{
+		string(nonce), base64.StdEncoding.EncodeToString(nonce), base64.RawURLEncoding.EncodeToString(nonce),
+		"0x" + hex.EncodeToString(nonce), hex.EncodeToString(nonce) + "\n", hex.EncodeToString(nonce)[1:], strings.Join(strings.Split(hex.EncodeToString(nonce), ""), ":"),
+	} {
+		if b, err := parseNonce(other, 1); err == nil {
+			t.Errorf("%q is the nonce %x", other, b)
+		}
+	}
+	// Base64 that happens to be hexadecimal too is read as that.
+	if b, err := parseNonce("abcdabcd", 1); err != nil || hex.EncodeToString(b) != "abcdabcd" {
+		t.Errorf("%x, %v", b, err)
 	}
 }
 

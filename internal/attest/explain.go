@@ -22,6 +22,12 @@ var explanations = map[Code]explanation{
 	PolicyRejects: {
 		"The policy knows no file or no PCR bank, so that it cannot trust any host.",
 		"Give digest lists that a key of the keyrings signed; policy check says what a policy file lacks."},
+	PolicyNotValid: {
+		"The policy says from when or until when it is valid, and it is not now: it expired, or it is for later.",
+		"Get the current policy, and look at the clock of the machine that judges."},
+	PolicyWentBack: {
+		"This host was judged by a policy with a higher serial before: an old policy was put in its place.",
+		"Get the current policy."},
 	NoNonce: {
 		"Nobody said what the host was asked. Without that, evidence of last year looks like evidence of today.",
 		"Give the challenge that you sent to the host. The one that lies in the evidence is the host's word."},

@@ -36,6 +36,7 @@ func Judge(ev Evidence, ch Challenge, pol *policy.Policy) Verdict {
 		return Verdict{Findings: []Finding{{Code: PolicyRejects, Why: "the policy knows no file"}}}
 	}
 	j := judge{policy: pol}
+	j.current(ch)
 	j.quote(ev, ch)
 	j.replay(ev.IMALog)
 	j.entries(ev.IMALog)

@@ -25,8 +25,9 @@ type Challenge struct {
 
 // Seen is what a verified quote said of its TPM, to be kept for the next time.
 type Seen struct {
-	AK digest.Digest // tpm.Key.ID
-	At time.Time
+	AK     digest.Digest // tpm.Key.ID
+	At     time.Time
+	Policy uint64 // serial of the policy that it was judged by
 	tpm.State
 }
 
@@ -55,6 +56,12 @@ const (
 	UnexpectedPCR        Code = "pcr-not-expected"
 	BootNotMeasured      Code = "boot-not-measured"
 	SecureBootUnknown    Code = "secure-boot-unknown"
+)
+
+// Findings about the policy.
+const (
+	PolicyNotValid Code = "policy-not-valid"
+	PolicyWentBack Code = "policy-went-back"
 )
 
 // Findings about the TPM.
@@ -126,7 +133,19 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 	j.machine(q.State)
 	if len(ch.AK) > 0 {
 		j.enrolled(key)
-		j.since(ch, Seen{AK: key.ID(), At: ch.Now, State: q.State})
+		j.since(ch, Seen{AK: key.ID(), At: ch.Now, Policy: j.policy.Serial, State: q.State})
+	}
+}
+
+// current judges the policy itself: one that is out of date lets pass what a
+// later one would not.
+func (j *judge) current(ch Challenge) {
+	if !j.policy.ValidAt(ch.Now) {
+		j.find(Finding{Code: PolicyNotValid, Leaves: CouldNotTell, Why: "the policy is not valid at " + ch.Now.Format(time.RFC3339)})
+	}
+	if ch.Last != nil && j.policy.Serial < ch.Last.Policy {
+		j.find(Finding{Code: PolicyWentBack, Leaves: CouldNotTell,
+			Why: fmt.Sprintf("the policy has serial %d, the host was last judged by serial %d", j.policy.Serial, ch.Last.Policy)})
 	}
 }
 
@@ -211,8 +230,9 @@ func (j *judge) since(ch Challenge, now Seen) {
 	if change == tpm.Cleared {
 		j.find(Finding{Code: TPMCleared, Leaves: Trusted, Why: "the TPM was cleared since it was last seen: its counters started over"})
 	}
-	back := change == tpm.WentBack
-	if back {
+	back := now.Policy < last.Policy // found by current
+	if change == tpm.WentBack {
+		back = true
 		j.find(Finding{Code: TPMWentBack, Leaves: NotTrusted,
 			Why: fmt.Sprintf("the TPM went back, from %s to %s: old evidence, or a TPM in software that was put back to an old state", counters(last.State), counters(now.State))})
 	}

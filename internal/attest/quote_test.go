@@ -218,6 +218,79 @@ func TestAttack44DenyListWins(t *testing.T) {
 	expect(t, "whatever else is only reported", h.judge(t), attest.NotTrusted, attest.DeniedFile)
 }
 
+// Row 45: an old policy, an expired one, one for later, and one that cannot be
+// known to be either.
+func TestAttack45PolicyOutOfDate(t *testing.T) {
+	day := func(n int) time.Time { return time.Date(2026, 3, n, 0, 0, 0, 0, time.UTC) }
+	h := honest(t)
+	h.policy.From, h.policy.Until = day(10), day(20)
+	for now, want := range map[time.Time]attest.Outcome{
+		day(9):                     attest.CouldNotTell,
+		day(10).Add(-1):            attest.CouldNotTell,
+		day(10):                    attest.Trusted,
+		day(20).Add(-1):            attest.Trusted,
+		day(20):                    attest.CouldNotTell,
+		day(31):                    attest.CouldNotTell,
+		{}:                         attest.CouldNotTell,
+		time.Unix(1<<40, 0):        attest.CouldNotTell,
+		day(9).Add(47 * time.Hour): attest.Trusted,
+	} {
+		h.now = now
+		if v := h.judge(t); v.Outcome != want || has(v, attest.PolicyNotValid) == (want == attest.Trusted) {
+			t.Errorf("at %v: %v %+v", now, v.Outcome, v.Findings)
+		}
+	}
+	h = honest(t)
+	h.policy.Serial = 7
+	seen(t, &h)
+	expect(t, "the same policy", h.judge(t), attest.Trusted)
+	h.policy.Serial = 8
+	expect(t, "a later one", h.judge(t), attest.Trusted)
+	for _, serial := range []uint64{6, 0} {
+		h.policy.Serial = serial
+		v := h.judge(t)
+		expect(t, "an older one", v, attest.CouldNotTell, attest.PolicyWentBack)
+		if v.Seen != nil {
+			t.Error("the older policy's serial is to be remembered")
+		}
+	}
+}
+
+// Row 21: the policy is about a bank, and a quote and a log of another prove
+// nothing for it.
+func TestAttack21AnotherBankReplays(t *testing.T) {
+	h := honest(t)
+	sha1 := func(e *attest.Evidence) {
+		bank, values := tpmtest.Bank{Alg: tpmtest.SHA1}, tpm.Values{}
+		for _, i := range h.pcrs {
+			d := pcr(digest.SHA1, i, h.real...)
+			bank.PCRs, bank.Values = append(bank.PCRs, i), append(bank.Values, d.Bytes())
+			values[tpm.PCR{Bank: digest.SHA1, Index: i}] = d
+		}
+		// A sha256 bank that nobody extends with the log: PCR 10 of another host.
+		other := tpmtest.Bank{Alg: tpmtest.SHA256, PCRs: []int{10}, Values: [][]byte{file("another host").Bytes()}}
+		values[tpm.PCR{Bank: digest.SHA256, Index: 10}] = file("another host")
+		e.Quote = tpmtest.NewQuote(h.nonce, bank, other).Attest()
+		e.Signature = ak.Sign(e.Quote)
+		q, err := tpm.ParseQuote(e.Quote)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.PCRs, err = tpm.AppendValues(nil, q.Selection, values); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.change = sha1
+	v := h.judge(t)
+	if v.Outcome != attest.NotTrusted || !has(v, attest.DoesNotReplay) || v.Proven != 0 {
+		t.Errorf("sha1 replays, sha256 does not: %v %+v", v.Outcome, v.Findings)
+	}
+	h.policy.Bank = digest.SHA1
+	if v := h.judge(t); v.Proven == 0 {
+		t.Errorf("the sha1 bank does not replay, so that the test shows nothing: %+v", v.Findings)
+	}
+}
+
 // Row 42: a path makes no file known, and a rule that is for one path is for no
 // other.
 func TestAttack42PathsDecideNothing(t *testing.T) {

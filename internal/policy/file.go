@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"diglim/internal/digest"
@@ -163,6 +164,9 @@ var statements = map[string]statement{
 	"pcr":             {`BANK:PCR HEX... ["REASON"]`, 2, 0, false, readExpectation},
 	"file":            {`DIGEST [at PATH] "REASON"`, 2, 4, false, readFile},
 	"deny":            {`DIGEST "REASON"`, 2, 2, false, readDeny},
+	"serial":          {"NUMBER", 1, 1, true, readSerial},
+	"valid-from":      {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.From, args[0], 0) }},
+	"valid-until":     {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.Until, args[0], 1) }},
 	"firmware":        {"at-least VERSION", 2, 2, true, readFirmware},
 	"unsigned-lists":  choice("accept", "deny", func(f *File) *bool { return &f.AllowUnsigned }),
 	"weak-signatures": choice("accept", "deny", func(f *File) *bool { return &f.AllowWeak }),
@@ -305,6 +309,23 @@ func readFirmware(f *File, args []word) (err error) {
 	if f.Firmware, err = strconv.ParseUint(args[1].text, 0, 64); err != nil {
 		return fmt.Errorf("version %q is no number of at most 64 bits", args[1].text)
 	}
+	return nil
+}
+
+func readSerial(f *File, args []word) (err error) {
+	if f.Serial, err = strconv.ParseUint(args[0].text, 10, 64); err != nil || f.Serial == 0 {
+		return fmt.Errorf("%q is no number from 1 on, of at most 64 bits", args[0].text)
+	}
+	return nil
+}
+
+// readDay reads a day in UTC, and adds days to its beginning.
+func readDay(to *time.Time, w word, days int) error {
+	day, err := time.Parse(time.DateOnly, w.text)
+	if err != nil {
+		return fmt.Errorf("%q is no day like 2026-12-31", w.text)
+	}
+	*to = day.AddDate(0, 0, days)
 	return nil
 }
 

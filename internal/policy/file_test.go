@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"diglim/internal/digest"
 	"diglim/internal/policy"
@@ -21,6 +22,9 @@ var (
 // full says everything that a policy can say.
 var full = fmt.Sprintf(`# a policy
 policy 1
+serial 7
+valid-from 2026-01-01
+valid-until 2026-12-31
 ima sha256:10            # as kernels do
 ak keys/web-1.pub
 ak-attributes required
@@ -67,6 +71,9 @@ func TestParseFile(t *testing.T) {
 			Firmware:   0x2019102300163636,
 			SecureBoot: true,
 			NamedKey:   true,
+			Serial:     7,
+			From:       time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+			Until:      time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
 		},
 		AK:            "keys/web-1.pub",
 		Lists:         []string{"lists", "more lists"},
@@ -154,6 +161,10 @@ func TestBadFiles(t *testing.T) {
 		"firmware, other word":   "policy 1\nfirmware exactly 1\n",
 		"firmware, no number":    "policy 1\nfirmware at-least v1\n",
 		"firmware, 65 bits":      "policy 1\nfirmware at-least 0x10000000000000000\n",
+		"serial 0":               "policy 1\nserial 0\n",
+		"serial below 0":         "policy 1\nserial -1\n",
+		"no day":                 "policy 1\nvalid-until 2026-02-30\n",
+		"a time":                 "policy 1\nvalid-until 2026-02-03T00:00:00Z\n",
 		"violations ignored":     "policy 1\nviolations ignore\n",
 		"unknown files accepted": "policy 1\nunknown-files accept\n",
 	}

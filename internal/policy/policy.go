@@ -5,6 +5,7 @@ package policy
 import (
 	"iter"
 	"slices"
+	"time"
 
 	"diglim/internal/digest"
 	"diglim/tpm"
@@ -35,6 +36,19 @@ type Policy struct {
 	Firmware   uint64        // oldest firmware version of a TPM
 	SecureBoot bool          // must have been on
 	NamedKey   bool          // the attestation key must be known by its public area
+
+	Serial uint64    // of the policy; one with a lower serial is older
+	From   time.Time // the policy is valid from then on, if it is not zero
+	Until  time.Time // and before then, if it is not zero
+}
+
+// ValidAt reports whether the policy is valid at a time. At the zero time only
+// one that is always valid is.
+func (p *Policy) ValidAt(now time.Time) bool {
+	if p.From.IsZero() && p.Until.IsZero() {
+		return true
+	}
+	return !now.IsZero() && !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until))
 }
 
 // An Expectation is the values that a PCR may have.

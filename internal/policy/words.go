@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"diglim/internal/digest"
 	"diglim/tpm"
@@ -31,6 +32,17 @@ func (f *File) Words() []Clause {
 		say("rejects", "every host: no statement \"ima\" says which PCR measured files extend")
 	} else {
 		say("log", "what is in the log up to the value of %s", tpm.PCR{Bank: f.Bank, Index: f.PCR})
+	}
+	if !f.From.IsZero() {
+		say("valid", "from %s on, in UTC", f.From.Format(time.DateOnly))
+	}
+	if f.Until.IsZero() {
+		caution("valid", "for ever: an old copy of this policy stays good; \"valid-until\" ends it")
+	} else {
+		say("valid", "before %s, in UTC", f.Until.Format(time.DateOnly))
+	}
+	if f.Serial > 0 {
+		say("serial", "%d: check --last refuses a lower one from then on", f.Serial)
 	}
 	if f.Bank == digest.SHA1 {
 		caution("log", "SHA-1 collisions can be made: this bank proves little")
