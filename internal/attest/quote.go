@@ -191,9 +191,9 @@ func NeverExtended(d digest.Digest) bool {
 
 // machine judges the TPM itself by what the policy says of it.
 func (j *judge) machine(s tpm.State) {
-	if s.Firmware < j.policy.Firmware {
+	if s.Firmware < j.policy.MinFirmware {
 		j.find(Finding{Code: FirmwareTooOld, Leaves: NotTrusted,
-			Why: fmt.Sprintf("the TPM's firmware is %#016x, the policy wants at least %#016x", s.Firmware, j.policy.Firmware)})
+			Why: fmt.Sprintf("the TPM's firmware is %#016x, the policy wants at least %#016x", s.Firmware, j.policy.MinFirmware)})
 	}
 	if j.policy.SecureBoot {
 		j.find(Finding{Code: SecureBootUnknown, Leaves: CouldNotTell, Why: "the policy wants Secure Boot, and nothing proved says whether it was on"})

@@ -98,9 +98,9 @@ func TestAttack13AnotherTPM(t *testing.T) {
 // Row 19.
 func TestAttack19FirmwareDowngrade(t *testing.T) {
 	h := honest(t)
-	h.policy.Firmware = 0x2019102300163636
+	h.policy.MinFirmware = 0x2019102300163636
 	expect(t, "the minimum", h.judge(t), attest.Trusted)
-	h.policy.Firmware++
+	h.policy.MinFirmware++
 	expect(t, "below the minimum", h.judge(t), attest.NotTrusted, attest.FirmwareTooOld)
 	h = honest(t)
 	seen(t, &h)

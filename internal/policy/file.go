@@ -306,7 +306,7 @@ func readFirmware(f *File, args []word) (err error) {
 	if args[0].text != "at-least" {
 		return fmt.Errorf("%q is not at-least", args[0].text)
 	}
-	if f.Firmware, err = strconv.ParseUint(args[1].text, 0, 64); err != nil {
+	if f.MinFirmware, err = strconv.ParseUint(args[1].text, 0, 64); err != nil {
 		return fmt.Errorf("version %q is no number of at most 64 bits", args[1].text)
 	}
 	return nil

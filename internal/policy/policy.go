@@ -30,12 +30,12 @@ type Policy struct {
 	ReportViolations bool
 	ReportUnknown    bool
 
-	Quoted     []tpm.PCR     // must be quoted
-	Extended   []tpm.PCR     // must be quoted, and not have the value they had at reset
-	Expected   []Expectation // must be quoted, and have one of these values
-	Firmware   uint64        // oldest firmware version of a TPM
-	SecureBoot bool          // must have been on
-	NamedKey   bool          // the attestation key must be known by its public area
+	Quoted      []tpm.PCR     // must be quoted
+	Extended    []tpm.PCR     // must be quoted, and not have the value they had at reset
+	Expected    []Expectation // must be quoted, and have one of these values
+	MinFirmware uint64        // oldest firmware version of a TPM
+	SecureBoot  bool          // must have been on
+	NamedKey    bool          // the attestation key must be known by its public area
 
 	Serial uint64    // of the policy; one with a lower serial is older
 	From   time.Time // the policy is valid from then on, if it is not zero

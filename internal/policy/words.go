@@ -121,8 +121,8 @@ func (f *File) Words() []Clause {
 	} else {
 		caution("boot", "without Secure Boot passes")
 	}
-	if f.Firmware > 0 {
-		say("tpm", "has firmware %#016x or later", f.Firmware)
+	if f.MinFirmware > 0 {
+		say("tpm", "has firmware %#016x or later", f.MinFirmware)
 	} else {
 		caution("tpm", "of any firmware version passes")
 	}
