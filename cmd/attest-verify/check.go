@@ -23,6 +23,7 @@ type check struct {
 	allowWeak     bool
 	nonce, ak     string
 	violations    string
+	padded        string
 	json, verbose bool
 
 	quote, signature, pcrs, ima string // single files
@@ -50,6 +51,7 @@ Entries after the quoted state are reported as unproven.`,
 	f.StringVar(&c.nonce, "nonce", "", "what the host was asked, in `hex`")
 	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC or PEM public key")
 	f.StringVar(&c.violations, "violations", "deny", "violations in the IMA log: deny, or report and go on")
+	f.StringVar(&c.padded, "padded", "deny", "PCRs that a kernel before 5.8 extends with SHA-1 filled up with zeros: deny, or report and go on")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
 	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+quoteFile)
@@ -113,21 +115,25 @@ func (a *answer) writeJSON(w io.Writer) error {
 
 // run fills the answer. The error is about what the user gave, not about what
 // the host did.
-func (c *check) run(args []string, a *answer) error {
+func (c *check) run(args []string, a *answer) (err error) {
 	pol := policy.Policy{Bank: digest.SHA256, PCR: policy.IMAPCR}
-	switch c.violations {
-	case "deny":
-	case "report":
-		pol.ReportViolations = true
-	default:
-		return fmt.Errorf("violations %q: deny and report are known", c.violations)
+	for _, choice := range []struct {
+		name, value string
+		report      *bool
+	}{{"violations", c.violations, &pol.ReportViolations}, {"padded", c.padded, &pol.ReportPadded}} {
+		switch choice.value {
+		case "deny":
+		case "report":
+			*choice.report = true
+		default:
+			return fmt.Errorf("%s %q: deny and report are known", choice.name, choice.value)
+		}
 	}
 	if c.nonce == "" {
 		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
 			"give with --nonce what the host was asked; the %s that it sent is not that", nonceFile)
 	}
 	var ch attest.Challenge
-	var err error
 	if ch.Nonce, err = parseNonce(c.nonce, 1); err != nil {
 		return err
 	}
@@ -140,6 +146,12 @@ func (c *check) run(args []string, a *answer) error {
 	if err != nil {
 		return err
 	}
+	log, done, err := c.imaLog(args)
+	if err != nil {
+		return fmt.Errorf("evidence: %w", err)
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	ev.IMALog = log
 	if len(args) == 1 {
 		a.Evidence = args[0]
 	}
@@ -166,7 +178,6 @@ func (c *check) evidence(args []string) (attest.Evidence, error) {
 		{&ev.Quote, c.quote, quoteFile, maxSmall},
 		{&ev.Signature, c.signature, signatureFile, maxSmall},
 		{&ev.PCRs, c.pcrs, pcrsFile, maxSmall},
-		{&ev.IMALog, c.ima, imaFile, maxLog},
 		{&ev.AK, "", akFile, maxSmall},
 	} {
 		path := part.named
@@ -175,7 +186,7 @@ func (c *check) evidence(args []string) (attest.Evidence, error) {
 				continue // only a directory has one
 			}
 			if len(args) == 0 {
-				return ev, cli.Hint(fmt.Errorf("no %s", part.name), "give an evidence directory, or --quote, --signature, --pcrs and --ima-log")
+				return ev, notGiven(part.name)
 			}
 			path = filepath.Join(args[0], part.name)
 		}
@@ -186,6 +197,26 @@ func (c *check) evidence(args []string) (attest.Evidence, error) {
 		*part.to = b
 	}
 	return ev, nil
+}
+
+func notGiven(name string) error {
+	return cli.Hint(fmt.Errorf("no %s", name), "give an evidence directory, or --quote, --signature, --pcrs and --ima-log")
+}
+
+// imaLog opens the IMA log. It is nil if the evidence has none.
+func (c *check) imaLog(args []string) (log io.ReaderAt, done func() error, err error) {
+	path := c.ima
+	if path == "" {
+		if len(args) == 0 {
+			return nil, nil, notGiven(imaFile)
+		}
+		path = filepath.Join(args[0], imaFile)
+	}
+	log, done, err = openLog(path)
+	if errors.Is(err, fs.ErrNotExist) && c.ima == "" {
+		return nil, func() error { return nil }, nil
+	}
+	return log, done, err
 }
 
 func (c *check) loadLists() (*lists, error) {

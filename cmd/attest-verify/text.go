@@ -46,7 +46,14 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 			packages[p] = true
 		}
 	}
-	fmt.Fprintf(b, "  known     %s from %s\n", logEntries(len(a.Known)), cli.Plural(len(packages), "package"))
+	if a.Omitted.Findings > 0 {
+		fmt.Fprintf(b, "  and       %s more\n", cli.Plural(a.Omitted.Findings, "finding"))
+	}
+	least := ""
+	if a.Omitted.Known > 0 {
+		least = "at least "
+	}
+	fmt.Fprintf(b, "  known     %s from %s%s\n", logEntries(len(a.Known)+a.Omitted.Known), least, cli.Plural(len(packages), "package"))
 	if a.Lists.Unsigned > 0 {
 		fmt.Fprintf(b, "  caution   %s that nobody signed believed, because of --allow-unsigned\n", cli.Plural(a.Lists.Unsigned, "list"))
 	}
@@ -61,7 +68,7 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	}
 	for i, m := range a.Unproven {
 		if i == maxUnproven {
-			fmt.Fprintf(b, "  unproven  and %s more\n", cli.Count(len(a.Unproven)-i))
+			fmt.Fprintf(b, "  unproven  and %s more\n", cli.Count(len(a.Unproven)-i+a.Omitted.Unproven))
 			break
 		}
 		fmt.Fprintf(b, "  unproven  entry %s   %s\n", cli.Count(m.Entry), m.Path)

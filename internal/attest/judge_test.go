@@ -3,6 +3,7 @@ package attest_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"reflect"
 	"runtime"
 	"slices"
@@ -95,7 +96,7 @@ func (h host) evidence(t *testing.T) attest.Evidence {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ev := attest.Evidence{Quote: quote, Signature: ak.Sign(quote), PCRs: dump, IMALog: tpmtest.Log(h.width, h.log...)}
+	ev := attest.Evidence{Quote: quote, Signature: ak.Sign(quote), PCRs: dump, IMALog: bytes.NewReader(tpmtest.Log(h.width, h.log...))}
 	if h.change != nil {
 		h.change(&ev)
 	}
@@ -104,6 +105,15 @@ func (h host) evidence(t *testing.T) attest.Evidence {
 
 func (h host) judge(t *testing.T) attest.Verdict {
 	return attest.Judge(h.evidence(t), attest.Challenge{Nonce: h.nonce, AK: h.ak}, h.policy)
+}
+
+// content is all of a log.
+func content(log io.ReaderAt) []byte {
+	b, err := io.ReadAll(io.NewSectionReader(log, 0, 1<<40))
+	if err != nil {
+		panic(err)
+	}
+	return b
 }
 
 // add makes the host measure something before the quote.
@@ -411,8 +421,8 @@ func TestAttack46MissingEvidence(t *testing.T) {
 		{"bad signature", func(e *attest.Evidence) { e.Signature = e.Signature[:50] }, attest.CouldNotTell},
 		{"bad values", func(e *attest.Evidence) { e.PCRs = garbage }, attest.CouldNotTell},
 		{"values of zero", func(e *attest.Evidence) { e.PCRs = make([]byte, 11*32) }, attest.NotTrusted},
-		{"bad log", func(e *attest.Evidence) { e.IMALog = garbage }, attest.CouldNotTell},
-		{"log with a bad end", func(e *attest.Evidence) { e.IMALog = append(e.IMALog, garbage...) }, attest.CouldNotTell},
+		{"bad log", func(e *attest.Evidence) { e.IMALog = bytes.NewReader(garbage) }, attest.CouldNotTell},
+		{"log with a bad end", func(e *attest.Evidence) { e.IMALog = bytes.NewReader(append(content(e.IMALog), garbage...)) }, attest.CouldNotTell},
 		{"signature of another quote", func(e *attest.Evidence) { e.Signature = ak.Sign(garbage) }, attest.NotTrusted},
 	}
 	if len(bad) != 13 {
@@ -445,11 +455,11 @@ func TestAttack46MissingEvidence(t *testing.T) {
 	expect(t, "another host's key", h.judge(t), attest.NotTrusted, attest.BadSignature)
 	h = honest(t)
 	e := tpmtest.NewEntry("/usr/bin/bash", file("bash"))
-	e.Template = "ima-modsig"
+	e.Template = "ima-unheard-of"
 	h.add(e)
 	expect(t, "unknown template", h.judge(t), attest.CouldNotTell, attest.UnknownTemplate)
 	e = violation("/usr/bin/bash", file("bash"))
-	e.Template = "ima-modsig"
+	e.Template = "ima-unheard-of"
 	h.add(e)
 	expect(t, "and a violation in it", h.judge(t), attest.NotTrusted, attest.UnknownTemplate, attest.UnknownTemplate, attest.Violation)
 }
@@ -493,7 +503,7 @@ func TestPathIsSafeToPrint(t *testing.T) {
 func TestMemoryCeiling(t *testing.T) {
 	h := honest(t)
 	h.change = func(e *attest.Evidence) {
-		e.IMALog = bytes.Repeat(tpmtest.Log(digest.SHA1, tpmtest.NewEntry("/usr/bin/bash", file("evil"))), 50_000)
+		e.IMALog = bytes.NewReader(bytes.Repeat(tpmtest.Log(digest.SHA1, tpmtest.NewEntry("/usr/bin/bash", file("evil"))), 50_000))
 	}
 	ev := h.evidence(t)
 	var before, after runtime.MemStats
@@ -502,18 +512,18 @@ func TestMemoryCeiling(t *testing.T) {
 	v := attest.Judge(ev, attest.Challenge{Nonce: h.nonce, AK: h.ak}, h.policy)
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if v.Outcome != attest.NotTrusted || len(v.Findings) != 50_001 {
+	if v.Outcome != attest.NotTrusted || len(v.Findings)+v.Omitted.Findings != 50_001 || len(v.Findings) < 10_000 || v.Omitted.Unproven == 0 {
 		t.Errorf("%v, %d findings", v.Outcome, len(v.Findings))
 	}
-	if kept := int(after.HeapAlloc) - int(before.HeapAlloc); kept > 10*len(ev.IMALog) {
-		t.Errorf("%d bytes kept for a log of %d", kept, len(ev.IMALog))
+	if kept := int(after.HeapAlloc) - int(before.HeapAlloc); kept > 10*len(content(ev.IMALog)) {
+		t.Errorf("%d bytes kept for a log of %d", kept, len(content(ev.IMALog)))
 	}
 }
 
 func BenchmarkJudge(b *testing.B) {
 	h := host{policy: &policy.Policy{Bank: digest.SHA256, PCR: policy.IMAPCR}}
 	h.policy.Known.Add(file("bash"), policy.Source{Package: "bash"})
-	ev := attest.Evidence{IMALog: bytes.Repeat(tpmtest.Log(digest.SHA1, tpmtest.NewEntry("/usr/bin/bash", file("bash"))), 100_000)}
+	ev := attest.Evidence{IMALog: bytes.NewReader(bytes.Repeat(tpmtest.Log(digest.SHA1, tpmtest.NewEntry("/usr/bin/bash", file("bash"))), 100_000))}
 	b.ReportAllocs()
 	for b.Loop() {
 		attest.Judge(ev, attest.Challenge{}, h.policy)

@@ -40,15 +40,52 @@ type Verdict struct {
 	Known    []Measured `json:"known"`    // proven entries whose file is known
 	Unproven []Measured `json:"unproven"` // entries that the quote does not cover
 
-	Entries    int `json:"entries"`    // in the log
-	Proven     int `json:"proven"`     // covered by the quote
-	Violations int `json:"violations"` // among the proven
+	Log        LogState `json:"log,omitempty"` // how log and quote go together; none if that cannot be told
+	Omitted    Omitted  `json:"omitted"`       // what is counted and not listed, because of MaxKept
+	Entries    int      `json:"entries"`       // in the log
+	Proven     int      `json:"proven"`        // covered by the quote
+	Violations int      `json:"violations"`    // among the proven
 
 	// From the quote, once it is verified.
 	Quoted   bool   `json:"quote_verified"`
 	Clock    uint64 `json:"clock_ms"`
 	Resets   uint32 `json:"reset_count"`
 	Restarts uint32 `json:"restart_count"`
+}
+
+// MaxKept is how much of findings, known and unproven entries a verdict lists,
+// in bytes as this package counts them; the rest is judged all the same.
+const MaxKept = 8 << 20
+
+// Omitted counts what a verdict does not list.
+type Omitted struct {
+	Findings int `json:"findings"`
+	Known    int `json:"known"`
+	Unproven int `json:"unproven"`
+}
+
+// A LogState is how the log and the quote go together.
+type LogState string
+
+// The states of a log. The first two are those of an honest host, whose log is
+// read after its quote.
+const (
+	UpToQuote    LogState = "up to the quote"    // all of it is proven
+	AheadOfQuote LogState = "ahead of the quote" // it goes on after what is proven
+	BehindQuote  LogState = "behind the quote"   // it begins with the boot and does not arrive
+	Trimmed      LogState = "trimmed"            // it begins after the boot
+	Tampered     LogState = "tampered"           // an entry is not what was hashed
+)
+
+// why explains a log that does not arrive at the quoted value.
+func (s LogState) why() string {
+	switch s {
+	case Tampered:
+		return "it was tampered with, an entry is not what was hashed"
+	case Trimmed:
+		return "it was trimmed, its first entry is not that of the boot"
+	}
+	return "it is behind the quote, or entries were removed or changed and hashed anew"
 }
 
 // A Finding is a fact that stands between a host and trust, or one that the
@@ -117,6 +154,7 @@ const (
 	SecondPCR       Code = "entries-on-another-pcr"
 	NoAggregate     Code = "boot-aggregate-missing"
 	NothingMeasured Code = "nothing-measured"
+	PaddedSHA1      Code = "padded-sha1"
 )
 
 // Findings about an entry.

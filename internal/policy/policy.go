@@ -22,12 +22,19 @@ type Policy struct {
 	// measured, so that nobody knows what was read) something to report and
 	// no reason for distrust.
 	ReportViolations bool
+
+	// ReportPadded does the same for kernels before 5.8, which extend every
+	// bank with SHA-1 and zeros. Without it their logs are no proof.
+	ReportPadded bool
 }
 
+// maxPCR is the last PCR that a TPM of a PC has.
+const maxPCR = 23
+
 // Rejects reports whether p can trust no host at all: there is none, it has
-// no bank, or it knows no file.
+// no bank or PCR, or it knows no file.
 func (p *Policy) Rejects() bool {
-	return p == nil || !p.Bank.Available() || p.Known.Len() == 0
+	return p == nil || !p.Bank.Available() || p.PCR < 0 || p.PCR > maxPCR || p.Known.Len() == 0
 }
 
 // A Source says where a known digest comes from. It is for the reader of a
