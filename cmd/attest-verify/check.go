@@ -6,12 +6,14 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
 	"diglim/internal/digest"
 	"diglim/internal/keyring"
 	"diglim/internal/policy"
+	"diglim/tpm/eventlog"
 
 	"github.com/spf13/cobra"
 )
@@ -24,9 +26,11 @@ type check struct {
 	nonce, ak     string
 	violations    string
 	padded        string
+	firmware      string
+	secureBoot    bool
 	json, verbose bool
 
-	quote, signature, pcrs, ima string // single files
+	quote, signature, pcrs, ima, bios string // single files
 }
 
 func checkCommand() *cobra.Command {
@@ -52,12 +56,15 @@ Entries after the quoted state are reported as unproven.`,
 	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC or PEM public key")
 	f.StringVar(&c.violations, "violations", "deny", "violations in the IMA log: deny, or report and go on")
 	f.StringVar(&c.padded, "padded", "deny", "PCRs that a kernel before 5.8 extends with SHA-1 filled up with zeros: deny, or report and go on")
+	f.StringVar(&c.firmware, "firmware", "", "`PCRs` whose values the firmware log has to explain, e.g. 0-7,9")
+	f.BoolVar(&c.secureBoot, "secure-boot", false, "want Secure Boot to be on; needs 7 among the PCRs of --firmware")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
 	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+quoteFile)
 	f.StringVar(&c.signature, "signature", "", "signature `file`, instead of the evidence's "+signatureFile)
 	f.StringVar(&c.pcrs, "pcrs", "", "PCR values `file`, instead of the evidence's "+pcrsFile)
 	f.StringVar(&c.ima, "ima-log", "", "IMA log `file`, instead of the evidence's "+imaFile)
+	f.StringVar(&c.bios, "firmware-log", "", "firmware log `file`, instead of the evidence's "+firmwareFile)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a := answer{}
 		err := c.run(args, &a)
@@ -109,6 +116,7 @@ func (a *answer) refused() []refusedList {
 func (a *answer) writeJSON(w io.Writer) error {
 	a.Findings = append([]attest.Finding{}, a.Findings...)
 	a.Known = append([]attest.Measured{}, a.Known...)
+	a.Firmware = append([]attest.Register{}, a.Firmware...)
 	a.Unproven = append([]attest.Measured{}, a.Unproven...)
 	return cli.WriteJSON(w, a)
 }
@@ -129,6 +137,17 @@ func (c *check) run(args []string, a *answer) (err error) {
 			return fmt.Errorf("%s %q: deny and report are known", choice.name, choice.value)
 		}
 	}
+	if c.bios != "" && c.firmware == "" {
+		return cli.Hint(errors.New("a firmware log, and no PCR that it has to explain"), "give them with --firmware, e.g. 0-7")
+	}
+	if c.firmware != "" {
+		if pol.Firmware, err = parsePCRs(c.firmware); err != nil {
+			return err
+		}
+	}
+	if pol.SecureBoot = c.secureBoot; c.secureBoot && !slices.Contains(pol.Firmware, 7) {
+		return cli.Hint(errors.New("Secure Boot is measured to PCR 7, which the firmware log is not to explain"), "give --firmware 0-7 too")
+	}
 	if c.nonce == "" {
 		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
 			"give with --nonce what the host was asked; the %s that it sent is not that", nonceFile)
@@ -142,7 +161,7 @@ func (c *check) run(args []string, a *answer) (err error) {
 			return fmt.Errorf("attestation key: %w", err)
 		}
 	}
-	ev, err := c.evidence(args)
+	ev, err := c.evidence(args, pol.Firmware)
 	if err != nil {
 		return err
 	}
@@ -166,9 +185,9 @@ func (c *check) run(args []string, a *answer) (err error) {
 	return nil
 }
 
-// evidence reads the files. One that is not there is missing evidence, for
-// Judge to say; one that was named must be there.
-func (c *check) evidence(args []string) (attest.Evidence, error) {
+// evidence reads the files, the firmware's log if PCRs want it. One that is not
+// there is missing evidence, for Judge to say; one that was named must be there.
+func (c *check) evidence(args []string, pcrs []int) (attest.Evidence, error) {
 	var ev attest.Evidence
 	for _, part := range []struct {
 		to          *[]byte
@@ -178,9 +197,13 @@ func (c *check) evidence(args []string) (attest.Evidence, error) {
 		{&ev.Quote, c.quote, quoteFile, maxSmall},
 		{&ev.Signature, c.signature, signatureFile, maxSmall},
 		{&ev.PCRs, c.pcrs, pcrsFile, maxSmall},
+		{&ev.Firmware, c.bios, firmwareFile, eventlog.MaxLog},
 		{&ev.AK, "", akFile, maxSmall},
 	} {
 		path := part.named
+		if path == "" && part.name == firmwareFile && len(pcrs) == 0 {
+			continue
+		}
 		if path == "" {
 			if len(args) == 0 && part.name == akFile {
 				continue // only a directory has one
@@ -200,7 +223,7 @@ func (c *check) evidence(args []string) (attest.Evidence, error) {
 }
 
 func notGiven(name string) error {
-	return cli.Hint(fmt.Errorf("no %s", name), "give an evidence directory, or --quote, --signature, --pcrs and --ima-log")
+	return cli.Hint(fmt.Errorf("no %s", name), "give an evidence directory, or --quote, --signature, --pcrs, --ima-log, and for --firmware --firmware-log")
 }
 
 // imaLog opens the IMA log. It is nil if the evidence has none.

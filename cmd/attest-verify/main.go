@@ -26,7 +26,7 @@ and says whether it is to be believed ("check", anywhere else).
 Exit code: 0 trusted, 1 not trusted, 2 could not tell (usage, missing,
 malformed).`,
 	}
-	root.AddCommand(collectCommand(), checkCommand())
+	root.AddCommand(collectCommand(), checkCommand(), replayCommand())
 	return cli.Run(root, args, stdout, stderr)
 }
 

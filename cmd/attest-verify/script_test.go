@@ -320,4 +320,6 @@ func TestParsePCRs(t *testing.T) {
 	}
 }
 
-func TestManPage(t *testing.T) { clitest.ManPage(t, "attest-verify", run, "collect", "check") }
+func TestManPage(t *testing.T) {
+	clitest.ManPage(t, "attest-verify", run, "collect", "check", "replay")
+}

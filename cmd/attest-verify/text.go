@@ -54,6 +54,13 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 		least = "at least "
 	}
 	fmt.Fprintf(b, "  known     %s from %s%s\n", logEntries(len(a.Known)+a.Omitted.Known), least, cli.Plural(len(packages), "package"))
+	if n := len(a.Firmware); n > 0 {
+		fmt.Fprintf(b, "  firmware  its log explains %s:", cli.Plural(n, "PCR"))
+		for _, r := range a.Firmware {
+			fmt.Fprintf(b, " %d", r.PCR)
+		}
+		fmt.Fprintln(b)
+	}
 	if a.Lists.Unsigned > 0 {
 		fmt.Fprintf(b, "  caution   %s that nobody signed believed, because of --allow-unsigned\n", cli.Plural(a.Lists.Unsigned, "list"))
 	}
@@ -92,6 +99,9 @@ func writeFinding(w io.Writer, f attest.Finding) {
 	about := "evidence"
 	if f.Entry > 0 {
 		about = "entry " + cli.Count(f.Entry)
+	}
+	if f.Event > 0 {
+		about = "event " + cli.Count(f.Event)
 	}
 	fmt.Fprintf(w, "\n  %-12s", about)
 	if f.Entry > 0 {

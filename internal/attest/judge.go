@@ -25,6 +25,8 @@ type Evidence struct {
 	// so that nothing depends on its being the same when it is read again.
 	IMALog io.ReaderAt
 
+	Firmware []byte // binary_bios_measurements; wanted only by a policy that names PCRs of it
+
 	// AK is the key that the host says is its own. Without a key in the
 	// challenge the quote is verified with it, to find what else is wrong: a
 	// host that passes has proved only that it has some key.
@@ -49,6 +51,7 @@ func Judge(ev Evidence, ch Challenge, pol *policy.Policy) Verdict {
 	j := judge{policy: pol}
 	j.verdict.Outcome = Trusted
 	j.quote(ev, ch)
+	j.firmware(ev.Firmware)
 	j.ima(ev.IMALog)
 	j.explain()
 	return j.verdict

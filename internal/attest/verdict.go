@@ -46,6 +46,8 @@ type Verdict struct {
 	Proven     int      `json:"proven"`        // covered by the quote
 	Violations int      `json:"violations"`    // among the proven
 
+	Firmware []Register `json:"firmware"` // PCRs that the firmware's log explains, of those that it has to
+
 	// From the quote, once it is verified.
 	Quoted   bool   `json:"quote_verified"`
 	Clock    uint64 `json:"clock_ms"`
@@ -96,6 +98,7 @@ type Finding struct {
 	Unproven bool    `json:"unproven,omitempty"` // about an entry that the quote does not cover
 
 	Entry  int           `json:"entry,omitempty"` // number in the log, from 1; 0 if it is about no entry
+	Event  int           `json:"event,omitempty"` // the same for the firmware's log
 	Path   Path          `json:"path,omitempty"`
 	Digest digest.Digest `json:"digest,omitzero"` // as found
 
@@ -109,6 +112,13 @@ type Finding struct {
 type Packaged struct {
 	Digest digest.Digest `json:"digest"`
 	policy.Source
+}
+
+// A Register is a PCR whose quoted value a log explains.
+type Register struct {
+	PCR    int           `json:"pcr"`
+	Value  digest.Digest `json:"value"`
+	Events int           `json:"events"`
 }
 
 // Measured is an entry about a file.
@@ -155,6 +165,16 @@ const (
 	NoAggregate     Code = "boot-aggregate-missing"
 	NothingMeasured Code = "nothing-measured"
 	PaddedSHA1      Code = "padded-sha1"
+)
+
+// Findings about the firmware's log.
+const (
+	FirmwareDiffers Code = "firmware-log-does-not-replay"
+	FirmwareBank    Code = "firmware-log-lacks-bank"
+	UnknownEvent    Code = "unknown-event"
+	LateEvent       Code = "late-event"
+	NoSecureBoot    Code = "secure-boot-off"
+	SecureBootState Code = "secure-boot-unclear"
 )
 
 // Findings about an entry.

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"iter"
+	"slices"
 
 	"diglim/internal/digest"
 )
@@ -18,6 +19,14 @@ type Policy struct {
 	PCR   int              // the PCR that measured files extend
 	Known Files            // what may have been measured
 
+	// Firmware are the PCRs whose quoted values the firmware's log has to
+	// explain. Of a PCR that is not among them nothing is said.
+	Firmware []int
+
+	// SecureBoot wants the log, which has to explain PCR 7, to say that Secure
+	// Boot was on.
+	SecureBoot bool
+
 	// ReportViolations makes violations (a file was written while it was
 	// measured, so that nobody knows what was read) something to report and
 	// no reason for distrust.
@@ -28,13 +37,20 @@ type Policy struct {
 	ReportPadded bool
 }
 
-// maxPCR is the last PCR that a TPM of a PC has.
-const maxPCR = 23
+const (
+	maxPCR        = 23 // the last PCR that a TPM of a PC has
+	secureBootPCR = 7
+)
 
 // Rejects reports whether p can trust no host at all: there is none, it has
-// no bank or PCR, or it knows no file.
+// no bank or a PCR that no host has, it wants Secure Boot and not what proves
+// it, or it knows no file.
 func (p *Policy) Rejects() bool {
-	return p == nil || !p.Bank.Available() || p.PCR < 0 || p.PCR > maxPCR || p.Known.Len() == 0
+	if p == nil || !p.Bank.Available() || p.Known.Len() == 0 || p.SecureBoot && !slices.Contains(p.Firmware, secureBootPCR) {
+		return true
+	}
+	none := func(pcr int) bool { return pcr < 0 || pcr > maxPCR }
+	return none(p.PCR) || slices.ContainsFunc(p.Firmware, none)
 }
 
 // A Source says where a known digest comes from. It is for the reader of a
