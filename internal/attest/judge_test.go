@@ -107,6 +107,30 @@ func (h host) judge(t *testing.T) attest.Verdict {
 	return attest.Judge(h.evidence(t), attest.Challenge{Nonce: h.nonce, AK: h.ak}, h.policy)
 }
 
+// quoted replaces values in a quote over PCRs 0 to 10, and signs it anew.
+func quoted(t *testing.T, ev *attest.Evidence, other map[int]digest.Digest) {
+	t.Helper()
+	bank := tpmtest.Bank{Alg: tpmtest.SHA256}
+	values := tpm.Values{}
+	for i := range 11 {
+		d, ok := other[i]
+		if !ok {
+			d = pcr(digest.SHA256, i)
+		}
+		bank.PCRs, bank.Values = append(bank.PCRs, i), append(bank.Values, d.Bytes())
+		values[tpm.PCR{Bank: digest.SHA256, Index: i}] = d
+	}
+	ev.Quote = tpmtest.NewQuote([]byte("this session's challenge"), bank).Attest()
+	ev.Signature = ak.Sign(ev.Quote)
+	q, err := tpm.ParseQuote(ev.Quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ev.PCRs, err = tpm.AppendValues(nil, q.Selection, values); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // content is all of a log.
 func content(log io.ReaderAt) []byte {
 	b, err := io.ReadAll(io.NewSectionReader(log, 0, 1<<40))
