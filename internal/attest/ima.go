@@ -18,6 +18,9 @@ import (
 type reading struct {
 	*judge
 	padded  bool
+	from    *Checkpoint // where the log is continued from; nil for the boot
+	skip    int         // entries before that, which the log has too
+	again   []int       // where in a trimmed log the checkpoint may be
 	chains  [tpm.PCRCount]*chain
 	entries int
 	err     error // that ended the log
@@ -30,6 +33,8 @@ type chain struct {
 	entries      int            // in the log
 	aggregate    bool           // the first of them is the boot aggregate
 	forged       bool           // one of them is not what was hashed
+	last         digest.Digest  // of the last proven one's data
+	differs      bool           // the PCR was another when the checkpoint was made
 	proven, open ledger
 }
 
@@ -76,7 +81,7 @@ func (j *judge) ima(log io.ReaderAt) {
 	}
 	switch {
 	case err != nil:
-		r := j.newReading(false)
+		r := j.newReading(false, nil, 0)
 		r.err = err
 		r.report()
 		return
@@ -90,7 +95,8 @@ func (j *judge) ima(log io.ReaderAt) {
 			break
 		}
 		for _, l := range layouts {
-			r := j.read(log, l, padded)
+			r := j.newReading(padded, nil, 0)
+			r.read(log, l)
 			if r.arrives() {
 				r.report()
 				return
@@ -103,18 +109,42 @@ func (j *judge) ima(log io.ReaderAt) {
 			}
 		}
 	}
+	if r := j.resume(log, layouts[0], first); r != nil {
+		r.report()
+		return
+	}
 	first.report()
 }
 
-func (j *judge) newReading(padded bool) *reading {
-	r := &reading{judge: j, padded: padded}
+// resume reads a trimmed log from the checkpoint on, wherever that is in it. It
+// is nil if that does not arrive either.
+func (j *judge) resume(log io.ReaderAt, layout imalog.Layout, trimmed *reading) *reading {
+	if j.last == nil || trimmed.chains[j.policy.PCR].aggregate {
+		return nil
+	}
+	slices.Reverse(trimmed.again) // where nothing was measured since, any place arrives: the last one is right
+	for _, skip := range append(trimmed.again, 0) {
+		for _, padded := range []bool{false, true} {
+			r := j.newReading(padded, j.last, skip)
+			if r.read(log, layout); r.arrives() {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+func (j *judge) newReading(padded bool, from *Checkpoint, skip int) *reading {
+	r := &reading{judge: j, padded: padded, from: from, skip: skip}
 	r.chains[j.policy.PCR] = r.newChain(j.policy.PCR)
 	return r
 }
 
+// maxAgain is in how many places of a trimmed log the checkpoint is looked for.
+const maxAgain = 16
+
 // read reads the log to its end, or to its first error.
-func (j *judge) read(log io.ReaderAt, layout imalog.Layout, padded bool) *reading {
-	r := j.newReading(padded)
+func (r *reading) read(log io.ReaderAt, layout imalog.Layout) {
 	for e, err := range imalog.Entries(log, layout) {
 		if err != nil {
 			r.err = err
@@ -125,6 +155,10 @@ func (j *judge) read(log io.ReaderAt, layout imalog.Layout, padded bool) *readin
 			c = r.newChain(e.PCR)
 			r.chains[e.PCR] = c
 		}
+		if e.PCR == r.policy.PCR && r.skip > 0 {
+			r.skip--
+			continue // judged when it was proven
+		}
 		r.entries++
 		c.entries++
 		c.open.entries++
@@ -132,18 +166,38 @@ func (j *judge) read(log io.ReaderAt, layout imalog.Layout, padded bool) *readin
 			c.aggregate = isAggregate(e)
 		}
 		r.entry(c, e)
-		if c.replay != nil && c.replay.Add(e) {
+		if c.replay == nil {
+			continue
+		}
+		if c.replay.Add(e) {
 			c.proven.add(c.open)
 			c.open = ledger{worst: Trusted}
+			c.last = digest.Sum(r.policy.Bank, e.Data)
+		}
+		if e.PCR == r.policy.PCR && r.last != nil && r.from == nil {
+			r.compare(c, e)
 		}
 	}
-	return r
+}
+
+// compare looks for the checkpoint in a log that is not continued from it.
+func (r *reading) compare(c *chain, e *imalog.Entry) {
+	if c.entries == r.last.Entries {
+		c.differs = c.replay.Value() != r.last.Value
+	}
+	if !c.aggregate && len(r.again) < maxAgain && digest.Sum(r.policy.Bank, e.Data) == r.last.Last {
+		r.again = append(r.again, c.entries)
+	}
 }
 
 func (r *reading) newChain(pcr int) *chain {
 	c := &chain{proven: ledger{worst: Trusted}, open: ledger{worst: Trusted}}
 	if quoted, ok := r.pcrs.Value(r.policy.Bank, pcr); ok {
-		c.replay = imalog.NewReplay(imalog.Zero(r.policy.Bank), quoted)
+		start := imalog.Zero(r.policy.Bank)
+		if r.from != nil && pcr == r.policy.PCR {
+			start = r.from.Value
+		}
+		c.replay = imalog.NewReplay(start, quoted)
 		if r.padded {
 			c.replay.Pad()
 		}
@@ -308,6 +362,7 @@ func (r *reading) report() {
 	slices.SortFunc(v.Known, byEntry)
 	slices.SortFunc(v.Unproven, byEntry)
 	v.Findings = join(v.Findings, findings)
+	r.progress()
 	c := r.chains[r.policy.PCR]
 	if c.proven.entries == 0 {
 		return
@@ -319,11 +374,44 @@ func (r *reading) report() {
 		}
 		r.find(Finding{Code: PaddedSHA1, Leaves: leaves, Why: fmt.Sprintf("the kernel extends the %s bank with SHA-1 and zeros: what it proves is as strong as SHA-1", r.policy.Bank)})
 	}
+	if r.from != nil {
+		return // both were proven when the checkpoint was made
+	}
 	if !c.proven.aggregate {
 		r.find(Finding{Code: NoAggregate, Leaves: CouldNotTell, Why: "no proven entry says what the host was booted with"})
 	}
 	if !c.proven.files {
 		r.find(Finding{Code: NothingMeasured, Leaves: CouldNotTell, Why: "no proven entry is about a file: IMA has no policy that measures"})
+	}
+}
+
+// progress compares what is proven with the checkpoint, and makes the next. A
+// kernel extends the PCR when it logs an entry: what was in the log when it was
+// last read is proven by every later quote.
+func (r *reading) progress() {
+	c := r.chains[r.policy.PCR]
+	if !r.arrives() {
+		return
+	}
+	next := Checkpoint{PCR: r.policy.PCR, Resets: r.verdict.Resets, Entries: c.proven.entries, Seen: c.entries, Last: c.last}
+	next.Value, _ = r.pcrs.Value(r.policy.Bank, r.policy.PCR)
+	if r.from != nil {
+		next.Entries += r.from.Entries
+		next.Seen += r.from.Entries
+		if c.proven.entries == 0 {
+			next.Last = r.from.Last
+		}
+		r.find(Finding{Code: Continued, Leaves: Trusted, Why: fmt.Sprintf("the log was trimmed, and continues what was proven before, up to entry %d of the boot", r.from.Entries)})
+	}
+	r.next = &next
+	switch last := r.last; {
+	case last == nil:
+	case c.differs || next.Entries < last.Entries:
+		r.find(Finding{Code: NotTheLast, Leaves: NotTrusted, Expected: last.Value,
+			Why: fmt.Sprintf("the log is not the one that was proven before: PCR %d had another value after %d entries of the same boot", r.policy.PCR, last.Entries)})
+	case next.Entries < last.Seen:
+		r.find(Finding{Code: NotProgressed, Leaves: NotTrusted,
+			Why: fmt.Sprintf("the log had %d entries when it was last read, and the quote still proves no more than %d", last.Seen, next.Entries)})
 	}
 }
 
@@ -342,7 +430,7 @@ func (r *reading) covered(pcr int, c *chain) {
 	}
 	quoted, _ := r.pcrs.Value(r.policy.Bank, pcr)
 	proven, ok := c.replay.Proven()
-	state := c.state(pcr == r.policy.PCR, ok)
+	state := c.state(pcr == r.policy.PCR, ok, r.last)
 	if pcr == r.policy.PCR && (ok || r.err == nil) {
 		r.verdict.Log = state
 	}
@@ -350,20 +438,21 @@ func (r *reading) covered(pcr int, c *chain) {
 	case !ok && r.err == nil:
 		r.find(Finding{Code: DoesNotReplay, Leaves: NotTrusted, Expected: quoted,
 			Why: fmt.Sprintf("none of the log's %d entries on PCR %d arrives at the quoted value: %s", c.entries, pcr, state.why())})
-	case ok && proven == 0 && pcr == r.policy.PCR:
+	case ok && proven == 0 && pcr == r.policy.PCR && r.from == nil:
 		r.find(Finding{Code: NotExtended, Leaves: NotTrusted, Expected: quoted,
 			Why: fmt.Sprintf("PCR %d was never extended: nothing was measured", pcr)})
 	}
 }
 
 // state is the word for a log, of which one PCR's entries are looked at.
-func (c *chain) state(first, arrives bool) LogState {
+// last, if it is not nil, is how far an earlier log arrived.
+func (c *chain) state(first, arrives bool, last *Checkpoint) LogState {
 	switch {
 	case arrives && c.open.entries == 0:
 		return UpToQuote
 	case arrives:
 		return AheadOfQuote
-	case c.forged:
+	case c.forged, first && c.aggregate && last != nil && c.differs:
 		return Tampered
 	case first && !c.aggregate:
 		return Trimmed

@@ -246,3 +246,100 @@ func TestAttack46TemplatesThatSayTooLittle(t *testing.T) {
 		expect(t, template, h.judge(t), attest.CouldNotTell, attest.UnknownTemplate)
 	}
 }
+
+// grown is the same host later: it measured n more files, and its log, read
+// after the quote, has more of them than the quote.
+func grown(t *testing.T, n, more int) host {
+	h := honest(t)
+	h.log = slices.Clone(h.log[:5])
+	for i := range n + more {
+		h.log = append(h.log, tpmtest.NewEntry(fmt.Sprint("/usr/share/", i), file("bash")))
+	}
+	h.real = h.log[:5+n]
+	return h
+}
+
+func (h host) after(t *testing.T, last *attest.Checkpoint) attest.Verdict {
+	return attest.Judge(h.evidence(t), attest.Challenge{Nonce: h.nonce, AK: h.ak, Checkpoint: last}, h.policy)
+}
+
+// Row 38: what was in the log is in the next quote, or the host keeps its PCR
+// lagging. Honest hosts grow as they like.
+func TestAttack38TailNeverCovered(t *testing.T) {
+	var last *attest.Checkpoint
+	for _, c := range []struct{ n, more int }{{0, 0}, {0, 3}, {3, 0}, {3, 0}, {10, 1}, {11, 100}, {300, 2}} {
+		v := grown(t, c.n, c.more).after(t, last)
+		expect(t, fmt.Sprint("honest ", c), v, attest.Trusted)
+		if v.Checkpoint == nil || v.Checkpoint.Entries != 5+c.n || v.Checkpoint.Seen != 5+c.n+c.more || v.Checkpoint.Resets != 7 {
+			t.Fatalf("%+v", v.Checkpoint)
+		}
+		last = v.Checkpoint
+	}
+	first := grown(t, 2, 4).after(t, nil).Checkpoint
+	for n := range 4 {
+		v := grown(t, 2+n, 10).after(t, first)
+		expect(t, fmt.Sprint("lagging by ", 4-n), v, attest.NotTrusted, attest.NotProgressed)
+		if v.Checkpoint != nil {
+			t.Error("a host that is not trusted has a checkpoint")
+		}
+	}
+	expect(t, "covered", grown(t, 6, 0).after(t, first), attest.Trusted)
+	expect(t, "fewer entries than were proven", grown(t, 1, 10).after(t, first), attest.NotTrusted, attest.NotTheLast)
+	other := *first
+	other.Value = file("another")
+	expect(t, "another log", grown(t, 6, 0).after(t, &other), attest.NotTrusted, attest.NotTheLast)
+	h := grown(t, 6, 0)
+	h.log = slices.Delete(slices.Clone(h.log), 2, 3)
+	if v := h.after(t, first); v.Outcome != attest.NotTrusted || v.Log != attest.Tampered {
+		t.Errorf("an entry removed that was proven: %q %v", v.Log, v.Outcome)
+	}
+	rebooted := *first
+	rebooted.Resets--
+	expect(t, "another boot", grown(t, 0, 0).after(t, &rebooted), attest.Trusted)
+}
+
+// Row 39: a log that was cut at the front is continued from the checkpoint,
+// with any overlap and with none, and from no other.
+func TestAttack39TrimmedLog(t *testing.T) {
+	last := grown(t, 4, 2).after(t, nil).Checkpoint
+	for cut := 1; cut <= 9; cut++ {
+		h := grown(t, 8, 3)
+		h.log = h.log[cut:]
+		v := h.after(t, last)
+		expect(t, fmt.Sprint("cut by ", cut), v, attest.Trusted, attest.Continued)
+		if v.Proven != 4 || len(v.Known) != 4 || v.Log != attest.AheadOfQuote || v.Checkpoint == nil || v.Checkpoint.Entries != 13 || v.Checkpoint.Seen != 16 {
+			t.Errorf("cut by %d: %+v", cut, v)
+		}
+		later := grown(t, 11, 0)
+		later.log = later.log[cut:]
+		next := later.after(t, v.Checkpoint)
+		expect(t, "later", next, attest.Trusted, attest.Continued)
+		if again := later.after(t, next.Checkpoint); again.Outcome != attest.Trusted || again.Proven != 0 || *again.Checkpoint != *next.Checkpoint {
+			t.Errorf("nothing since: %v %+v %+v", again.Outcome, again.Checkpoint, next.Checkpoint)
+		}
+		expect(t, "without the checkpoint", h.judge(t), attest.NotTrusted, attest.DoesNotReplay)
+		for name, change := range map[string]func(*attest.Checkpoint){
+			"another value": func(c *attest.Checkpoint) { c.Value = file("another") },
+			"another boot":  func(c *attest.Checkpoint) { c.Resets++ },
+			"another PCR":   func(c *attest.Checkpoint) { c.PCR = 11 },
+			"another bank":  func(c *attest.Checkpoint) { c.Value = digest.Sum(digest.SHA384, nil) },
+		} {
+			other := *last
+			change(&other)
+			v := h.after(t, &other)
+			expect(t, name, v, attest.NotTrusted, attest.DoesNotReplay)
+			if v.Log != attest.Trimmed {
+				t.Errorf("%s: %q", name, v.Log)
+			}
+		}
+	}
+	h := grown(t, 8, 3)
+	h.log = h.log[10:]
+	expect(t, "cut after the checkpoint", h.after(t, last), attest.NotTrusted, attest.DoesNotReplay)
+	h = grown(t, 8, 3)
+	h.add(tpmtest.NewEntry("/usr/bin/evil", file("evil")))
+	h.log = h.log[7:]
+	expect(t, "an unknown file since", h.after(t, last), attest.NotTrusted, attest.UnknownFile, attest.Continued)
+	h.log = slices.DeleteFunc(slices.Clone(h.log), func(e tpmtest.Entry) bool { return e.Path == "/usr/bin/evil" })
+	expect(t, "and left out", h.after(t, last), attest.NotTrusted, attest.DoesNotReplay)
+}

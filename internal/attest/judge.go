@@ -39,6 +39,9 @@ type Evidence struct {
 type Challenge struct {
 	Nonce []byte
 	AK    []byte // public key: TPMT_PUBLIC, TPM2B_PUBLIC or PEM
+
+	// Checkpoint is that of the last verdict about this host, if there is one.
+	Checkpoint *Checkpoint
 }
 
 // Judge says whether the host that answered the challenge is what the policy
@@ -48,18 +51,23 @@ func Judge(ev Evidence, ch Challenge, pol *policy.Policy) Verdict {
 	if pol.Rejects() {
 		return Verdict{Findings: []Finding{{Code: PolicyRejects, Why: "the policy knows no file"}}}
 	}
-	j := judge{policy: pol}
+	j := judge{policy: pol, last: ch.Checkpoint}
 	j.verdict.Outcome = Trusted
 	j.quote(ev, ch)
 	j.firmware(ev.Firmware)
 	j.ima(ev.IMALog)
 	j.explain()
+	if j.verdict.Outcome == Trusted {
+		j.verdict.Checkpoint = j.next
+	}
 	return j.verdict
 }
 
 type judge struct {
 	policy  *policy.Policy
-	pcrs    *tpm.PCRs // nil until the quote is verified
+	pcrs    *tpm.PCRs   // nil until the quote is verified
+	last    *Checkpoint // of this boot, once the quote is verified; nil if there is none
+	next    *Checkpoint // for the verdict, if it is good
 	verdict Verdict
 }
 
@@ -115,6 +123,9 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 	if j.pcrs, err = q.Verify(sig, key, ch.Nonce, values); err != nil {
 		j.refused(err)
 		return
+	}
+	if j.last != nil && (j.last.Resets != q.ResetCount || j.last.Value.Algorithm() != j.policy.Bank || j.last.PCR != j.policy.PCR) {
+		j.last = nil // of another boot, or about something else
 	}
 	j.verdict.Quoted = true
 	j.verdict.Clock, j.verdict.Resets, j.verdict.Restarts = q.Clock, q.ResetCount, q.RestartCount

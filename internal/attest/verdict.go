@@ -49,10 +49,22 @@ type Verdict struct {
 	Firmware []Register `json:"firmware"` // PCRs that the firmware's log explains, of those that it has to
 
 	// From the quote, once it is verified.
-	Quoted   bool   `json:"quote_verified"`
-	Clock    uint64 `json:"clock_ms"`
-	Resets   uint32 `json:"reset_count"`
-	Restarts uint32 `json:"restart_count"`
+	Checkpoint *Checkpoint `json:"checkpoint,omitempty"` // for the next challenge; only of a trusted host
+	Quoted     bool        `json:"quote_verified"`
+	Clock      uint64      `json:"clock_ms"`
+	Resets     uint32      `json:"reset_count"`
+	Restarts   uint32      `json:"restart_count"`
+}
+
+// A Checkpoint is how far a host's log was proven. The verifier keeps it, and
+// guards it as it guards the key: what came before it is not judged again.
+type Checkpoint struct {
+	Resets  uint32        `json:"reset_count"` // of the TPM: it is good for one boot
+	PCR     int           `json:"pcr"`
+	Value   digest.Digest `json:"value"`   // of the PCR
+	Entries int           `json:"entries"` // that made the value, from the boot
+	Last    digest.Digest `json:"last"`    // of the last one's template data, by the bank's hash
+	Seen    int           `json:"seen"`    // entries that the log had, proven or not
 }
 
 // MaxKept is how much of findings, known and unproven entries a verdict lists,
@@ -165,6 +177,9 @@ const (
 	NoAggregate     Code = "boot-aggregate-missing"
 	NothingMeasured Code = "nothing-measured"
 	PaddedSHA1      Code = "padded-sha1"
+	Continued       Code = "log-continued"
+	NotProgressed   Code = "tail-still-unproven"
+	NotTheLast      Code = "log-differs-from-last"
 )
 
 // Findings about the firmware's log.
