@@ -66,6 +66,9 @@ func run(w io.Writer) error {
 			return err
 		}
 	}
+	if err := ima(context.Background(), w); err != nil {
+		return err
+	}
 	return peers(context.Background(), w)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"diglim/internal/attest"
@@ -14,6 +15,7 @@ import (
 	"diglim/internal/evidence"
 	"diglim/internal/policy"
 	"diglim/tpm"
+	"diglim/tpm/eventlog"
 
 	"github.com/spf13/cobra"
 )
@@ -24,9 +26,12 @@ type check struct {
 	nonce, ak     string
 	last          string
 	violations    string
+	padded        string
+	firmware      string
+	secureBoot    bool
 	json, verbose bool
 
-	quote, signature, pcrs, ima string // single files
+	quote, signature, pcrs, ima, bios string // single files
 }
 
 func checkCommand() *cobra.Command {
@@ -58,13 +63,17 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC, PEM public key or X.509 certificate")
 	f.StringVar(&c.last, "last", "", "`file` that keeps what the host's TPM was last seen to be; made the first time")
 	f.StringVar(&c.violations, "violations", "deny", "violations in the IMA log: deny, or report and go on")
+	f.StringVar(&c.padded, "padded", "deny", "PCRs that a kernel before 5.8 extends with SHA-1 filled up with zeros: deny, or report and go on")
+	f.StringVar(&c.firmware, "firmware", "", "`PCRs` whose values the firmware log has to explain, e.g. 0-7,9")
+	f.BoolVar(&c.secureBoot, "secure-boot", false, "want Secure Boot to be on; needs 7 among the PCRs of --firmware")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
 	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+evidence.QuoteFile)
 	f.StringVar(&c.signature, "signature", "", "signature `file`, instead of the evidence's "+evidence.SignatureFile)
 	f.StringVar(&c.pcrs, "pcrs", "", "PCR values `file`, instead of the evidence's "+evidence.PCRsFile)
 	f.StringVar(&c.ima, "ima-log", "", "IMA log `file`, instead of the evidence's "+evidence.IMAFile)
-	for _, instead := range []string{"lists", "keyring", "allow-unsigned", "allow-weak", "violations"} {
+	f.StringVar(&c.bios, "firmware-log", "", "firmware log `file`, instead of the evidence's "+evidence.FirmwareFile)
+	for _, instead := range []string{"lists", "keyring", "allow-unsigned", "allow-weak", "violations", "padded", "firmware", "secure-boot"} {
 		cmd.MarkFlagsMutuallyExclusive("policy", instead)
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -118,6 +127,7 @@ func (a *answer) refused() []refusedList {
 func (a *answer) writeJSON(w io.Writer) error {
 	a.Findings = append([]attest.Finding{}, a.Findings...)
 	a.Known = append([]attest.Measured{}, a.Known...)
+	a.Firmware = append([]attest.Register{}, a.Firmware...)
 	a.Unproven = append([]attest.Measured{}, a.Unproven...)
 	return cli.WriteJSON(w, a)
 }
@@ -131,27 +141,43 @@ func (c *check) because(flag string) string {
 }
 
 // asked is the policy that the flags make or name.
-func (c *check) asked() (*policy.File, error) {
+func (c *check) asked() (f *policy.File, err error) {
 	if c.policy != "" {
 		return readPolicy(c.policy)
 	}
-	f := c.lists.policy()
-	switch c.violations {
-	case "deny":
-	case "report":
-		f.ReportViolations = true
-	default:
-		return nil, fmt.Errorf("violations %q: deny and report are known", c.violations)
+	f = c.lists.policy()
+	for _, choice := range []struct {
+		name, value string
+		report      *bool
+	}{{"violations", c.violations, &f.ReportViolations}, {"padded", c.padded, &f.ReportPadded}} {
+		switch choice.value {
+		case "deny":
+		case "report":
+			*choice.report = true
+		default:
+			return nil, fmt.Errorf("%s %q: deny and report are known", choice.name, choice.value)
+		}
+	}
+	if c.firmware != "" {
+		if f.Firmware, err = tpm.ParseIndices(c.firmware); err != nil {
+			return nil, err
+		}
+	}
+	if f.SecureBoot = c.secureBoot; c.secureBoot && !slices.Contains(f.Firmware, policy.SecureBootPCR) {
+		return nil, cli.Hint(errors.New("Secure Boot is measured to PCR 7, which the firmware log is not to explain"), "give --firmware 0-7 too")
 	}
 	return f, nil
 }
 
 // run fills the answer. The error is about what the user gave, not about what
 // the host did.
-func (c *check) run(args []string, a *answer) error {
+func (c *check) run(args []string, a *answer) (err error) {
 	pol, err := c.asked()
 	if err != nil {
 		return err
+	}
+	if c.bios != "" && len(pol.Firmware) == 0 {
+		return cli.Hint(errors.New("a firmware log, and no PCR that it has to explain"), "give them with --firmware, e.g. 0-7, or in the policy")
 	}
 	if c.nonce == "" {
 		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
@@ -178,10 +204,11 @@ func (c *check) run(args []string, a *answer) error {
 			return err
 		}
 	}
-	ev, err := c.evidence(args, tpm.PCR{Bank: pol.Bank, Index: pol.PCR})
+	ev, done, err := c.evidence(args, pol)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, done()) }()
 	if len(args) == 1 {
 		a.Evidence = args[0]
 	}
@@ -197,15 +224,15 @@ func (c *check) run(args []string, a *answer) error {
 
 // evidence reads the bundle, and instead of parts of it single files. What is
 // not in the bundle is missing evidence, for Judge to say; a file that was named
-// must be there.
-func (c *check) evidence(args []string, pcr tpm.PCR) (attest.Evidence, error) {
-	var ev attest.Evidence
+// must be there. The IMA log stays open until done is called.
+func (c *check) evidence(args []string, pol *policy.File) (ev attest.Evidence, done func() error, err error) {
+	done = func() error { return nil }
 	if len(args) == 1 {
-		b, err := readBundle(args[0])
-		if err != nil {
-			return ev, fmt.Errorf("evidence: %w", err)
+		var b *evidence.Bundle
+		if b, done, err = readBundle(args[0]); err != nil {
+			return ev, nil, fmt.Errorf("evidence: %w", err)
 		}
-		ev = b.For(pcr)
+		ev = b.For(tpm.PCR{Bank: pol.Bank, Index: pol.PCR})
 	}
 	for _, part := range []struct {
 		to         *[]byte
@@ -215,54 +242,76 @@ func (c *check) evidence(args []string, pcr tpm.PCR) (attest.Evidence, error) {
 		{&ev.Quote, c.quote, evidence.QuoteFile, maxSmall},
 		{&ev.Signature, c.signature, evidence.SignatureFile, maxSmall},
 		{&ev.PCRs, c.pcrs, evidence.PCRsFile, maxSmall},
-		{&ev.IMALog, c.ima, evidence.IMAFile, maxLog},
+		{&ev.Firmware, c.bios, evidence.FirmwareFile, eventlog.MaxLog},
 	} {
 		if part.path == "" {
-			if len(args) == 0 {
-				return ev, cli.Hint(fmt.Errorf("no %s", part.name), "give the evidence, or --quote, --signature, --pcrs and --ima-log")
+			if len(args) == 0 && (part.name != evidence.FirmwareFile || len(pol.Firmware) > 0) {
+				return ev, nil, notGiven(part.name)
 			}
 			continue
 		}
 		b, err := readFile(part.path, part.limit)
 		if err != nil {
-			return ev, fmt.Errorf("evidence: %w", err)
+			return ev, nil, errors.Join(fmt.Errorf("evidence: %w", err), done())
 		}
 		*part.to = b
 	}
 	ev.Quote, ev.Signature = evidence.Attest(ev.Quote), evidence.Signature(ev.Signature)
-	return ev, nil
+	switch {
+	case c.ima != "":
+		log, doneLog, err := openLog(c.ima)
+		if err != nil {
+			return ev, nil, errors.Join(fmt.Errorf("evidence: %w", err), done())
+		}
+		doneBundle := done
+		ev.IMALog, done = log, func() error { return errors.Join(doneLog(), doneBundle()) }
+	case len(args) == 0:
+		return ev, nil, notGiven(evidence.IMAFile)
+	}
+	return ev, done, nil
 }
 
-// readBundle reads an evidence directory, or evidence in one file.
-func readBundle(path string) (*evidence.Bundle, error) {
+func notGiven(name string) error {
+	return cli.Hint(fmt.Errorf("no %s", name), "give the evidence, or --quote, --signature, --pcrs, --ima-log, and for --firmware --firmware-log")
+}
+
+// readBundle reads an evidence directory, or evidence in one file. The IMA log
+// of a directory stays open until done is called: it may be larger than memory.
+func readBundle(path string) (b *evidence.Bundle, done func() error, err error) {
+	done = func() error { return nil }
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !info.IsDir() {
-		b, err := readFile(path, maxLog)
+		content, err := readFile(path, maxLog)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		bundle, err := evidence.Parse(b)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+		if b, err = evidence.Parse(content); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", path, err)
 		}
-		return bundle, nil
+		return b, done, nil
 	}
 	files := map[string][]byte{}
 	for name, limit := range map[string]int64{
 		evidence.QuoteFile: maxSmall, evidence.SignatureFile: maxSmall, evidence.PCRsFile: maxSmall,
-		evidence.AKFile: maxSmall, evidence.IMAFile: maxLog,
+		evidence.AKFile: maxSmall, evidence.FirmwareFile: eventlog.MaxLog,
 	} {
-		b, err := readFile(filepath.Join(path, name), limit)
+		content, err := readFile(filepath.Join(path, name), limit)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		files[name] = b
+		files[name] = content
 	}
-	return evidence.FromFiles(files), nil
+	b = evidence.FromFiles(files)
+	log, doneLog, err := openLog(filepath.Join(path, evidence.IMAFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return b, done, nil
+	}
+	b.IMALog = log
+	return b, doneLog, err
 }

@@ -46,15 +46,16 @@ firmware.`,
 	return cmd
 }
 
-func (p *policyInit) run(cmd *cobra.Command, path string) error {
+func (p *policyInit) run(cmd *cobra.Command, path string) (err error) {
 	if p.output == "" {
 		return errors.New("no file for the policy: give --output")
 	}
 	asked := p.lists.policy()
-	bundle, err := readBundle(path)
+	bundle, done, err := readBundle(path)
 	if err != nil {
 		return fmt.Errorf("evidence: %w", err)
 	}
+	defer func() { err = errors.Join(err, done()) }()
 	ev := bundle.For(tpm.PCR{Bank: asked.Bank, Index: asked.PCR})
 	ak := ev.AK
 	if p.ak != "" {
@@ -259,9 +260,10 @@ func (w *writer) boot(bank digest.Algorithm, pcrs *tpm.PCRs, q *tpm.Quote) {
 		}
 		w.line("%spcr %s:%d %s %q", comment, bank, i, value.Hex(), meaning[i])
 	}
-	w.ask("whether Secure Boot was on, which the quote does not say")
+	w.ask("whether Secure Boot was on and what the firmware's log says of the boot")
+	w.line("# firmware-log 0-7")
 	w.line("# secure-boot required")
-	w.line("firmware at-least %#016x", q.Firmware)
+	w.line("tpm-firmware at-least %#016x", q.Firmware)
 }
 
 // meaning is what a PCR is for (PC Client Platform Firmware Profile section

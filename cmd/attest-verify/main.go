@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -25,13 +26,13 @@ and says whether it is to be believed ("check", anywhere else).
 Exit code: 0 trusted, 1 not trusted, 2 could not tell (usage, missing,
 malformed).`,
 	}
-	root.AddCommand(collectCommand(), checkCommand(), policyCommand(), explainCommand())
+	root.AddCommand(collectCommand(), checkCommand(), policyCommand(), explainCommand(), replayCommand())
 	return cli.Run(root, args, stdout, stderr)
 }
 
 const (
 	maxSmall = 64 << 10 // bytes of a quote, a signature, PCR values, a key
-	maxLog   = 1 << 30  // bytes of a log
+	maxLog   = 1 << 30  // bytes of a log that is held in memory
 )
 
 // readFile reads a file of at most limit bytes. Its size is not believed:
@@ -49,4 +50,22 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: more than %d bytes", path, limit)
 	}
 	return b, nil
+}
+
+// openLog opens a log, which may be larger than memory; what is no file but a
+// pipe, or says like those of securityfs that it is empty, is read into it.
+func openLog(path string) (log io.ReaderAt, done func() error, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+		return f, f.Close, nil
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, nil, err
+	}
+	b, err := readFile(path, maxLog)
+	return bytes.NewReader(b), func() error { return nil }, err
 }

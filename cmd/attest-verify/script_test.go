@@ -393,4 +393,6 @@ func TestAttack16NonceHasOneEncoding(t *testing.T) {
 	}
 }
 
-func TestManPage(t *testing.T) { clitest.ManPage(t, "attest-verify", run, "collect", "check") }
+func TestManPage(t *testing.T) {
+	clitest.ManPage(t, "attest-verify", run, "collect", "check", "replay")
+}

@@ -54,11 +54,25 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 			packages[p] = true
 		}
 	}
-	fmt.Fprintf(b, "  known     %s from %s", logEntries(len(a.Known)), cli.Plural(len(packages), "package"))
+	if a.Omitted.Findings > 0 {
+		fmt.Fprintf(b, "  and       %s more\n", cli.Plural(a.Omitted.Findings, "finding"))
+	}
+	least := ""
+	if a.Omitted.Known > 0 {
+		least = "at least "
+	}
+	fmt.Fprintf(b, "  known     %s from %s%s", logEntries(len(a.Known)+a.Omitted.Known), least, cli.Plural(len(packages), "package"))
 	if ruled > 0 {
 		fmt.Fprintf(b, ", %s by the policy's own word", cli.Count(ruled))
 	}
 	fmt.Fprintln(b)
+	if n := len(a.Firmware); n > 0 {
+		fmt.Fprintf(b, "  firmware  its log explains %s:", cli.Plural(n, "PCR"))
+		for _, r := range a.Firmware {
+			fmt.Fprintf(b, " %d", r.PCR)
+		}
+		fmt.Fprintln(b)
+	}
 	if a.Lists.Unsigned > 0 {
 		fmt.Fprintf(b, "  caution   %s that nobody signed believed\n", cli.Plural(a.Lists.Unsigned, "list"))
 	}
@@ -76,7 +90,7 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	}
 	for i, m := range a.Unproven {
 		if i == maxUnproven {
-			fmt.Fprintf(b, "  unproven  and %s more\n", cli.Count(len(a.Unproven)-i))
+			fmt.Fprintf(b, "  unproven  and %s more\n", cli.Count(len(a.Unproven)-i+a.Omitted.Unproven))
 			break
 		}
 		fmt.Fprintf(b, "  unproven  entry %s   %s\n", cli.Count(m.Entry), m.Path)
@@ -100,6 +114,9 @@ func writeFinding(w io.Writer, f attest.Finding) {
 	about := "evidence"
 	if f.Entry > 0 {
 		about = "entry " + cli.Count(f.Entry)
+	}
+	if f.Event > 0 {
+		about = "event " + cli.Count(f.Event)
 	}
 	fmt.Fprintf(w, "\n  %-12s", about)
 	if f.Entry > 0 {

@@ -71,9 +71,27 @@ var explanations = map[Code]explanation{
 	BootNotMeasured: {
 		"A PCR that the firmware must extend still has its value at reset. In a bank that the firmware does not know, anybody can make up a boot.",
 		"Enable the bank in the firmware's setup, or quote one that the firmware extends."},
-	SecureBootUnknown: {
-		"The policy wants Secure Boot, and no proven evidence says whether it was on.",
-		"Hand in the firmware's log with the evidence, and quote PCR 7."},
+	PaddedSHA1: {
+		"The kernel is older than 5.8: it extends every bank with SHA-1 hashes filled up with zeros, so that the PCR is as strong as SHA-1.",
+		"Update the kernel. If that cannot be, --padded report or \"padded report\" in the policy believes it."},
+	FirmwareDiffers: {
+		"The firmware's log makes another value of a PCR than the quoted one: it is of another boot, was cut, or was changed.",
+		"Read the log again, from securityfs. If it stays so, the log was tampered with, or something extended the PCR and did not log it."},
+	FirmwareBank: {
+		"The firmware's log has no digests of the bank that is judged.",
+		"Judge by a bank that the firmware knows, or enable this one in its setup."},
+	UnknownEvent: {
+		"The firmware's log has an event of a type that the specification does not have, on a PCR that decides. Its meaning cannot be told.",
+		"Find out what makes it. An event that is called something unknown may be one that should have been judged."},
+	LateEvent: {
+		"An event on a PCR of the firmware comes after the separator, or after the hand-over to the system: what it claims to be is over by then.",
+		"Find out what made it; treat it as tampering if nobody can say."},
+	NoSecureBoot: {
+		"The firmware's log says, proven by PCR 7, that Secure Boot was off.",
+		"Switch it on in the firmware's setup."},
+	SecureBootState: {
+		"Whether Secure Boot was on cannot be told: no proven event says so, or more than one does.",
+		"Look at the events on PCR 7 in the firmware's log."},
 
 	TPMWentBack: {
 		"The TPM's counters are behind those last seen, which no TPM does by itself: old evidence is being replayed, or a TPM in software was put back to a snapshot.",
@@ -109,6 +127,16 @@ var explanations = map[Code]explanation{
 	NothingMeasured: {
 		"The log has no entry about a file: IMA runs without a policy that measures.",
 		"Boot with ima_policy=tcb, or load a policy."},
+
+	Continued: {
+		"The log begins after the boot, and continues what was proven and judged before, by the checkpoint that was given.",
+		"Nothing has to be done. Guard the checkpoint like the key: what came before it is not judged again."},
+	NotProgressed: {
+		"The entries that the quote did not cover the last time are still not covered: a host that keeps its PCR behind its log hides what it runs.",
+		"Ask again with a new nonce. If the tail stays unproven, treat the host as one that is not trusted."},
+	NotTheLast: {
+		"In the same boot the log was proven to be another before: entries that were there are gone, or are others now.",
+		"Treat it as tampering."},
 
 	WrongAggregate: {
 		"IMA's first entry is not the hash over the quoted PCRs 0 to 9: the log or the PCRs are of another boot.",

@@ -21,6 +21,9 @@ type Challenge struct {
 
 	Last *Seen     // what the TPM was last seen to be; nil if never
 	Now  time.Time // of the judgement, by the clock that Last was seen by
+
+	// Checkpoint is that of the last verdict about this host, if there is one.
+	Checkpoint *Checkpoint
 }
 
 // Seen is what a verified quote said of its TPM, to be kept for the next time.
@@ -38,7 +41,7 @@ type TPM struct {
 	Safe      bool   `json:"clock_safe"`
 	Resets    uint32 `json:"reset_count"`
 	Restarts  uint32 `json:"restart_count"`
-	Firmware  string `json:"firmware_version,omitempty"` // 0x and hexadecimal digits: it does not fit a JSON number
+	Version   string `json:"firmware_version,omitempty"` // 0x and hexadecimal digits: it does not fit a JSON number
 	Name      string `json:"ak_name,omitempty"`          // hexadecimal; none if the key came without public area
 	SinceLast string `json:"since_last,omitempty"`       // tpm.Change, if a last state was known
 }
@@ -55,7 +58,6 @@ const (
 	WrongPCRs            Code = "pcr-values-differ"
 	UnexpectedPCR        Code = "pcr-not-expected"
 	BootNotMeasured      Code = "boot-not-measured"
-	SecureBootUnknown    Code = "secure-boot-unknown"
 )
 
 // Findings about the policy.
@@ -92,7 +94,7 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 	for _, part := range []struct {
 		name  string
 		bytes []byte
-	}{{"quote", ev.Quote}, {"signature", ev.Signature}, {"PCR values", ev.PCRs}, {"IMA log", ev.IMALog}} {
+	}{{"quote", ev.Quote}, {"signature", ev.Signature}, {"PCR values", ev.PCRs}} {
 		if len(part.bytes) == 0 {
 			j.find(Finding{Code: Missing, Leaves: CouldNotTell, Why: part.name + " missing"})
 		}
@@ -120,13 +122,16 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 		j.refused(err)
 		return
 	}
+	if j.last != nil && (j.last.Resets != q.ResetCount || j.last.Value.Algorithm() != j.policy.Bank || j.last.PCR != j.policy.PCR) {
+		j.last = nil // of another boot, or about something else
+	}
 	j.verdict.TPM = TPM{
 		Quoted:   true,
 		Clock:    q.Clock,
 		Safe:     q.Safe,
 		Resets:   q.ResetCount,
 		Restarts: q.RestartCount,
-		Firmware: fmt.Sprintf("%#016x", q.Firmware),
+		Version:  fmt.Sprintf("%#016x", q.Firmware),
 		Name:     hex.EncodeToString(key.Name()),
 	}
 	j.boot()
@@ -194,9 +199,6 @@ func (j *judge) machine(s tpm.State) {
 	if s.Firmware < j.policy.MinFirmware {
 		j.find(Finding{Code: FirmwareTooOld, Leaves: NotTrusted,
 			Why: fmt.Sprintf("the TPM's firmware is %#016x, the policy wants at least %#016x", s.Firmware, j.policy.MinFirmware)})
-	}
-	if j.policy.SecureBoot {
-		j.find(Finding{Code: SecureBootUnknown, Leaves: CouldNotTell, Why: "the policy wants Secure Boot, and nothing proved says whether it was on"})
 	}
 }
 

@@ -41,7 +41,7 @@ type Bundle struct {
 	Format   string // that it was read from
 	Quotes   []Quote
 	AK       []byte
-	IMALog   []byte
+	IMALog   io.ReaderAt
 	Firmware []byte
 }
 
@@ -55,7 +55,7 @@ type Quote struct {
 // For returns the evidence with the one quote that covers a PCR or, if none
 // does, with the first.
 func (b *Bundle) For(pcr tpm.PCR) attest.Evidence {
-	ev := attest.Evidence{AK: b.AK, IMALog: b.IMALog}
+	ev := attest.Evidence{AK: b.AK, IMALog: b.IMALog, Firmware: b.Firmware}
 	for i, q := range b.Quotes {
 		covers := false
 		if parsed, err := tpm.ParseQuote(q.Attest); err == nil {
@@ -93,7 +93,10 @@ func Parse(b []byte) (*Bundle, error) {
 // FromFiles makes a bundle of the files of a directory, by name. Other names
 // than those above are ignored.
 func FromFiles(files map[string][]byte) *Bundle {
-	b := &Bundle{Format: "directory", AK: files[AKFile], IMALog: files[IMAFile], Firmware: files[FirmwareFile]}
+	b := &Bundle{Format: "directory", AK: files[AKFile], Firmware: files[FirmwareFile]}
+	if log := files[IMAFile]; len(log) > 0 {
+		b.IMALog = bytes.NewReader(log)
+	}
 	b.Quotes = []Quote{{Attest(files[QuoteFile]), Signature(files[SignatureFile]), files[PCRsFile]}}
 	return b
 }

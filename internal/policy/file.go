@@ -167,7 +167,9 @@ var statements = map[string]statement{
 	"serial":          {"NUMBER", 1, 1, true, readSerial},
 	"valid-from":      {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.From, args[0], 0) }},
 	"valid-until":     {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.Until, args[0], 1) }},
-	"firmware":        {"at-least VERSION", 2, 2, true, readFirmware},
+	"tpm-firmware":    {"at-least VERSION", 2, 2, true, readFirmware},
+	"firmware-log":    {"PCRS", 1, 1, true, readFirmwareLog},
+	"padded":          choice("report", "deny", func(f *File) *bool { return &f.ReportPadded }),
 	"unsigned-lists":  choice("accept", "deny", func(f *File) *bool { return &f.AllowUnsigned }),
 	"weak-signatures": choice("accept", "deny", func(f *File) *bool { return &f.AllowWeak }),
 	"violations":      choice("report", "deny", func(f *File) *bool { return &f.ReportViolations }),
@@ -310,6 +312,11 @@ func readFirmware(f *File, args []word) (err error) {
 		return fmt.Errorf("version %q is no number of at most 64 bits", args[1].text)
 	}
 	return nil
+}
+
+func readFirmwareLog(f *File, args []word) (err error) {
+	f.Policy.Firmware, err = tpm.ParseIndices(args[0].text)
+	return err
 }
 
 func readSerial(f *File, args []word) (err error) {

@@ -45,7 +45,9 @@ deny sha256:%[2]s "CVE-2026-1234"
 violations report
 unknown-files report
 secure-boot required
-firmware at-least 0x2019102300163636
+firmware-log 0,7
+padded report
+tpm-firmware at-least 0x2019102300163636
 `, a.Hex(), b.Hex())
 
 func TestParseFile(t *testing.T) {
@@ -68,12 +70,14 @@ func TestParseFile(t *testing.T) {
 				{PCR: tpm.PCR{Bank: digest.SHA256, Index: 7}, Values: []digest.Digest{a, b}, Reason: "Secure Boot, before and after the dbx update"},
 				{PCR: tpm.PCR{Bank: digest.SHA256, Index: 4}, Values: []digest.Digest{a}},
 			},
-			MinFirmware: 0x2019102300163636,
-			SecureBoot:  true,
-			NamedKey:    true,
-			Serial:      7,
-			From:        time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-			Until:       time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
+			MinFirmware:  0x2019102300163636,
+			SecureBoot:   true,
+			NamedKey:     true,
+			Firmware:     []int{0, 7},
+			ReportPadded: true,
+			Serial:       7,
+			From:         time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+			Until:        time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
 		},
 		AK:            "keys/web-1.pub",
 		Lists:         []string{"lists", "more lists"},
@@ -158,13 +162,15 @@ func TestBadFiles(t *testing.T) {
 		"at nothing":             "policy 1\nfile " + a.String() + " at \"\" \"mine\"\n",
 		"at and no path":         "policy 1\nfile " + a.String() + " at \"mine\"\n",
 		"deny without reason":    "policy 1\ndeny " + a.String() + "\n",
-		"firmware, other word":   "policy 1\nfirmware exactly 1\n",
-		"firmware, no number":    "policy 1\nfirmware at-least v1\n",
-		"firmware, 65 bits":      "policy 1\nfirmware at-least 0x10000000000000000\n",
+		"firmware, other word":   "policy 1\ntpm-firmware exactly 1\n",
+		"firmware, no number":    "policy 1\ntpm-firmware at-least v1\n",
+		"firmware, 65 bits":      "policy 1\ntpm-firmware at-least 0x10000000000000000\n",
 		"serial 0":               "policy 1\nserial 0\n",
 		"serial below 0":         "policy 1\nserial -1\n",
 		"no day":                 "policy 1\nvalid-until 2026-02-30\n",
 		"a time":                 "policy 1\nvalid-until 2026-02-03T00:00:00Z\n",
+		"firmware log, PCR 24":   "policy 1\nfirmware-log 24\n",
+		"padded accepted":        "policy 1\npadded accept\n",
 		"violations ignored":     "policy 1\nviolations ignore\n",
 		"unknown files accepted": "policy 1\nunknown-files accept\n",
 	}
@@ -216,7 +222,7 @@ func TestWords(t *testing.T) {
 	for _, want := range []string{
 		"PCR 10 (sha256)", `"keys/web-1.pub"`, `"more lists"`, "lists that nobody signed are believed (caution)", "MD5 and SHA-1 are believed (caution)",
 		`at "/run/a b" only: generated at boot`, "whoever lists it: CVE-2026-1234", "in no list is reported, and the host trusted all the same (caution)",
-		"while it was measured is reported, and the host trusted all the same (caution)", "one of 2 values: Secure Boot", "had Secure Boot on", "0x2019102300163636 or later",
+		"while it was measured is reported, and the host trusted all the same (caution)", "one of 2 values: Secure Boot", "had Secure Boot on", "explained by the firmware's log in PCRs 0 7", "as strong as SHA-1", "0x2019102300163636 or later",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in:\n%s", want, text)

@@ -23,6 +23,13 @@ type Policy struct {
 
 	// Denied are digests that no list makes good, with the reason.
 	Denied map[digest.Digest]string
+	// Firmware are the PCRs whose quoted values the firmware's log has to
+	// explain. Of a PCR that is not among them nothing is said.
+	Firmware []int
+
+	// SecureBoot wants the log, which has to explain PCR 7, to say that Secure
+	// Boot was on.
+	SecureBoot bool
 
 	// ReportViolations makes violations (a file was written while it was
 	// measured, so that nobody knows what was read) something to report and
@@ -30,11 +37,14 @@ type Policy struct {
 	ReportViolations bool
 	ReportUnknown    bool
 
+	// ReportPadded does the same for kernels before 5.8, which extend every
+	// bank with SHA-1 and zeros. Without it their logs are no proof.
+	ReportPadded bool
+
 	Quoted      []tpm.PCR     // must be quoted
 	Extended    []tpm.PCR     // must be quoted, and not have the value they had at reset
 	Expected    []Expectation // must be quoted, and have one of these values
 	MinFirmware uint64        // oldest firmware version of a TPM
-	SecureBoot  bool          // must have been on
 	NamedKey    bool          // the attestation key must be known by its public area
 
 	Serial uint64    // of the policy; one with a lower serial is older
@@ -69,10 +79,19 @@ func (p *Policy) Find(d digest.Digest, path string) []Source {
 	return slices.DeleteFunc(slices.Clone(sources), elsewhere)
 }
 
+// SecureBootPCR is the PCR that the firmware measures its Secure Boot settings
+// into (PC Client Platform Firmware Profile section 2.3.4).
+const SecureBootPCR = 7
+
 // Rejects reports whether p can trust no host at all: there is none, it has
-// no bank, or it knows no file.
+// no bank or a PCR that no host has, it wants Secure Boot and not what proves
+// it, or it knows no file.
 func (p *Policy) Rejects() bool {
-	return p == nil || !p.Bank.Available() || p.Known.Len() == 0
+	if p == nil || !p.Bank.Available() || p.Known.Len() == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) {
+		return true
+	}
+	none := func(pcr int) bool { return pcr < 0 || pcr >= tpm.PCRCount }
+	return none(p.PCR) || slices.ContainsFunc(p.Firmware, none)
 }
 
 // A Source says where a known digest comes from. But for There, it is for the

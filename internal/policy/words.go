@@ -94,6 +94,9 @@ func (f *File) Words() []Clause {
 	} else {
 		say("violation", "a file written while it was measured is a reason for distrust")
 	}
+	if f.ReportPadded {
+		caution("padded", "PCRs of a kernel before 5.8, as strong as SHA-1, are reported, and the host trusted all the same")
+	}
 	if len(f.Quoted) > 0 {
 		say("quote", "covers %s", pcrs(f.Quoted))
 	}
@@ -116,9 +119,17 @@ func (f *File) Words() []Clause {
 	if len(f.Expected) == 0 {
 		caution("boot", "with other firmware, boot loader or kernel passes; \"pcr\" says what values are expected")
 	}
-	if f.SecureBoot {
-		say("boot", "had Secure Boot on")
+	if len(f.Policy.Firmware) > 0 {
+		say("boot", "is explained by the firmware's log in PCRs %s", strings.Trim(fmt.Sprint(f.Policy.Firmware), "[]"))
 	} else {
+		caution("boot", "the firmware's log is not looked at; \"firmware-log 0-7\" has it explain the PCRs")
+	}
+	switch {
+	case f.SecureBoot && !slices.Contains(f.Policy.Firmware, SecureBootPCR):
+		say("rejects", "every host: \"secure-boot required\" needs \"firmware-log\" with PCR %d", SecureBootPCR)
+	case f.SecureBoot:
+		say("boot", "had Secure Boot on, by the firmware's log")
+	default:
 		caution("boot", "without Secure Boot passes")
 	}
 	if f.MinFirmware > 0 {
