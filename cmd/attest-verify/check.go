@@ -28,6 +28,7 @@ type check struct {
 	padded        string
 	firmware      string
 	secureBoot    bool
+	checkpoint    string
 	json, verbose bool
 
 	quote, signature, pcrs, ima, bios string // single files
@@ -58,6 +59,7 @@ Entries after the quoted state are reported as unproven.`,
 	f.StringVar(&c.padded, "padded", "deny", "PCRs that a kernel before 5.8 extends with SHA-1 filled up with zeros: deny, or report and go on")
 	f.StringVar(&c.firmware, "firmware", "", "`PCRs` whose values the firmware log has to explain, e.g. 0-7,9")
 	f.BoolVar(&c.secureBoot, "secure-boot", false, "want Secure Boot to be on; needs 7 among the PCRs of --firmware")
+	f.StringVar(&c.checkpoint, "checkpoint", "", "`file` that says how far this host's log was proven, written when it is trusted")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
 	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+quoteFile)
@@ -181,7 +183,15 @@ func (c *check) run(args []string, a *answer) (err error) {
 	if pol.Known.Len() == 0 {
 		return cli.Hint(errors.New("lists: no list is believed"), "the lists need a signature by a key given with --keyring")
 	}
+	if c.checkpoint != "" {
+		if ch.Checkpoint, err = readCheckpoint(c.checkpoint); err != nil {
+			return err
+		}
+	}
 	a.Verdict = attest.Judge(ev, ch, &pol)
+	if c.checkpoint != "" && a.Verdict.Checkpoint != nil {
+		return writeCheckpoint(c.checkpoint, a.Verdict.Checkpoint)
+	}
 	return nil
 }
 
