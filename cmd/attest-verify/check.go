@@ -148,7 +148,7 @@ func (c *check) run(args []string, a *answer) (err error) {
 		}
 	}
 	if pol.SecureBoot = c.secureBoot; c.secureBoot && !slices.Contains(pol.Firmware, 7) {
-		return cli.Hint(errors.New("Secure Boot is measured to PCR 7, which the firmware log is not to explain"), "give --firmware 0-7 too")
+		return cli.Hint(errors.New("the firmware log is not to explain PCR 7, to which Secure Boot is measured"), "give --firmware 0-7 too")
 	}
 	if c.nonce == "" {
 		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
