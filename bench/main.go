@@ -49,6 +49,9 @@ func run(w io.Writer) error {
 	if err := flag.Set("test.benchtime", "300ms"); err != nil {
 		return err
 	}
+	if err := ima(context.Background(), w); err != nil {
+		return err
+	}
 	pkg, keys, err := fixture()
 	if err != nil {
 		return err
@@ -65,9 +68,6 @@ func run(w io.Writer) error {
 		if err := compare(w, fmt.Sprintf("one RSA-%d signature", bits), c); err != nil {
 			return err
 		}
-	}
-	if err := ima(context.Background(), w); err != nil {
-		return err
 	}
 	return peers(context.Background(), w)
 }

@@ -29,6 +29,7 @@ type check struct {
 	padded        string
 	firmware      string
 	secureBoot    bool
+	checkpoint    string
 	json, verbose bool
 
 	quote, signature, pcrs, ima, bios string // single files
@@ -66,6 +67,7 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 	f.StringVar(&c.padded, "padded", "deny", "PCRs that a kernel before 5.8 extends with SHA-1 filled up with zeros: deny, or report and go on")
 	f.StringVar(&c.firmware, "firmware", "", "`PCRs` whose values the firmware log has to explain, e.g. 0-7,9")
 	f.BoolVar(&c.secureBoot, "secure-boot", false, "want Secure Boot to be on; needs 7 among the PCRs of --firmware")
+	f.StringVar(&c.checkpoint, "checkpoint", "", "`file` that says how far this host's log was proven, written when it is trusted")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
 	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+evidence.QuoteFile)
@@ -164,7 +166,7 @@ func (c *check) asked() (f *policy.File, err error) {
 		}
 	}
 	if f.SecureBoot = c.secureBoot; c.secureBoot && !slices.Contains(f.Firmware, policy.SecureBootPCR) {
-		return nil, cli.Hint(errors.New("Secure Boot is measured to PCR 7, which the firmware log is not to explain"), "give --firmware 0-7 too")
+		return nil, cli.Hint(errors.New("the firmware log is not to explain PCR 7, to which Secure Boot is measured"), "give --firmware 0-7 too")
 	}
 	return f, nil
 }
@@ -215,11 +217,19 @@ func (c *check) run(args []string, a *answer) (err error) {
 	if a.Lists, err = knownFiles(pol); err != nil {
 		return err
 	}
+	if c.checkpoint != "" {
+		if ch.Checkpoint, err = readCheckpoint(c.checkpoint); err != nil {
+			return err
+		}
+	}
 	a.Verdict = attest.Judge(ev, ch, &pol.Policy)
 	if c.last != "" && a.Seen != nil {
-		return writeLast(c.last, a.Seen)
+		err = writeLast(c.last, a.Seen)
 	}
-	return nil
+	if c.checkpoint != "" && a.Verdict.Checkpoint != nil {
+		err = errors.Join(err, writeCheckpoint(c.checkpoint, a.Verdict.Checkpoint))
+	}
+	return err
 }
 
 // evidence reads the bundle, and instead of parts of it single files. What is

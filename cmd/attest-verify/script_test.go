@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -24,6 +25,7 @@ import (
 	"diglim/internal/rpmtest"
 	"diglim/rpmhdr"
 	"diglim/tpm"
+	"diglim/tpm/imalog"
 	"diglim/tpm/tpmtest"
 
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
@@ -81,6 +83,7 @@ func TestScript(t *testing.T) {
 			"measure":   cmdMeasure,
 			"flip":      cmdFlip,
 			"cutlog":    cmdCut,
+			"behead":    cmdBehead,
 			"list":      cmdList(t, map[string]*openpgp.Entity{"vendor": vendor, "stranger": stranger}),
 		},
 	})
@@ -134,6 +137,21 @@ func cmdCut(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b[:len(b)-n]), 0o644))
+}
+
+// behead FILE N: drop the first N entries of an IMA log.
+func cmdBehead(ts *testscript.TestScript, _ bool, args []string) {
+	log := []byte(ts.ReadFile(args[0]))
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	for e, err := range imalog.Entries(bytes.NewReader(log), imalog.Layout{Hash: digest.SHA1}) {
+		ts.Check(err)
+		if e.Number == n+1 {
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), log[e.Offset:], 0o644))
+			return
+		}
+	}
+	ts.Fatalf("%s has no %d entries", args[0], n+1)
 }
 
 // swtpm starts a TPM and puts its socket into $TPM.

@@ -282,12 +282,11 @@ func (r *reading) entry(c *chain, e *imalog.Entry) {
 		found(UnknownFile, leaves, none, unknown(e))
 		return
 	}
-	few := some(sources, string(e.Path))
-	if !r.keep(len(e.Path) + len(few)*sourceSize) {
+	if !r.keep(len(e.Path) + min(len(sources), MaxSources)*sourceSize) {
 		c.open.omitted.Known++
 		return
 	}
-	c.open.measured = append(c.open.measured, Measured{e.Number, Path(e.Path), e.Digest, few})
+	c.open.measured = append(c.open.measured, Measured{e.Number, Path(e.Path), e.Digest, some(sources, string(e.Path))})
 }
 
 // unknown says what is known of an unknown file. A signature in the log makes
@@ -296,6 +295,9 @@ func unknown(e *imalog.Entry) string {
 	why := "in no list"
 	if e.Verity {
 		why = "its fs-verity digest is in no list, for lists have digests of files"
+	}
+	if len(e.Signature) == 0 {
+		return why
 	}
 	if s, err := imalog.ParseSignature(e.Signature); err == nil {
 		why += fmt.Sprintf("; its %s signature says that it is by key %08x", s.Kind, s.KeyID)

@@ -130,17 +130,17 @@ func tagged(r *wire.Reader, at int64, field []byte, to *digest.Digest) {
 	if r.Err() != nil {
 		return
 	}
-	name, value, ok := bytes.Cut(field, []byte(":\x00"))
-	if !ok {
+	i := bytes.IndexByte(field, ':')
+	if i < 0 || i+1 == len(field) || field[i+1] != 0 {
 		r.FailAt(at, errors.New("digest without the name of its algorithm"))
 		return
 	}
-	alg, err := algorithm(name)
+	alg, err := algorithm(field[:i])
 	if err != nil {
 		r.FailAt(at, err)
 		return
 	}
-	take(r, at, alg, value, to)
+	take(r, at, alg, field[i+2:], to)
 }
 
 func take(r *wire.Reader, at int64, alg digest.Algorithm, value []byte, to *digest.Digest) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"reflect"
 	"testing"
 
 	"diglim/internal/digest"
@@ -130,6 +131,30 @@ func TestTemplates(t *testing.T) {
 				if n, ok := proven(t, bank, tpmtest.Extend(start(bank), 10, all...), log); n != len(all) || !ok {
 					t.Errorf("%s %s: %s bank: %d proven, %v", name, width, bank, n, ok)
 				}
+			}
+		}
+	}
+}
+
+// An entry has nothing of the one before it.
+func TestFieldsAreItsOwn(t *testing.T) {
+	for _, before := range templates() {
+		for _, after := range templates() {
+			alone, err := parse(tpmtest.Log(digest.SHA256, after))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := parse(tpmtest.Log(digest.SHA256, before, after))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, want := all[1], alone[0]
+			got.Number, got.Offset = want.Number, want.Offset
+			if len(got.XattrSizes) == 0 {
+				got.XattrSizes = want.XattrSizes // empty or nil
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%s after %s: %+v, want %+v", after.Template, before.Template, got, want)
 			}
 		}
 	}

@@ -220,6 +220,7 @@ type parser struct {
 	named  bool    // the current entry's template has a name
 	fields []field // of entry.Template
 	known  bool    // all of them are
+	rare   bool    // entry.Template has fields other than digest, path and signature
 	data   wire.Reader
 	legacy [legacyDigest + legacyName + 1]byte
 }
@@ -235,7 +236,12 @@ func (p *parser) located(err error) error {
 
 func (p *parser) next() {
 	e := &p.entry
-	*e = Entry{Number: e.Number + 1, Offset: p.Offset(), Template: e.Template, XattrSizes: e.XattrSizes[:0]}
+	e.Number++
+	e.Offset = p.Offset()
+	if p.rare { // to clear all fields takes as long as to read those of most templates
+		*e = Entry{Number: e.Number, Offset: e.Offset, Template: e.Template, XattrSizes: e.XattrSizes[:0]}
+	}
+	e.Data, e.Path, e.Signature, e.Digest, e.Verity = nil, nil, nil, digest.Digest{}, false
 	p.named = false
 	pcr := p.U32()
 	if pcr > maxPCR {
@@ -258,6 +264,12 @@ func (p *parser) next() {
 	if string(name) != e.Template {
 		e.Template = string(name)
 		p.fields, p.known = grammar(e.Template)
+		switch e.Template {
+		case "ima", "ima-ng", "ima-ngv2", "ima-sig", "ima-sigv2":
+			p.rare = false
+		default:
+			p.rare = true
+		}
 	}
 	e.Known = p.known
 	if e.Template == "ima" {
