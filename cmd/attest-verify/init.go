@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"diglim/internal/attest"
@@ -71,6 +72,13 @@ func (p *policyInit) run(cmd *cobra.Command, path string) (err error) {
 	if err != nil {
 		return err
 	}
+	// Judged as strictly as can be, to see what the evidence shows.
+	for i := range platformPCRs {
+		if _, ok := pcrs.Value(asked.Bank, i); ok {
+			asked.Firmware = append(asked.Firmware, i)
+			asked.SecureBoot = i == policy.SecureBootPCR
+		}
+	}
 	v := attest.Judge(ev, attest.Challenge{Nonce: q.Nonce, AK: ak}, &asked.Policy)
 	if v.Proven == 0 {
 		return cli.Hint(fmt.Errorf("evidence: %s: no entry of the log is proven", path), "attest-verify check says what is wrong with it")
@@ -130,6 +138,8 @@ func writeOnce(path string, b []byte) error {
 	_, err = d.Write(filepath.Base(path), b)
 	return errors.Join(err, d.Close())
 }
+
+const platformPCRs = 8 // PCRs 0 to 7 are the firmware's
 
 // steady are PCRs that change when the firmware or its settings for Secure Boot
 // do, and seldom else (PC Client Platform Firmware Profile section 2.3.4). The
@@ -197,6 +207,8 @@ func (w *writer) policy(p *policyInit, asked *policy.File, pcrs *tpm.PCRs, q *tp
 	w.line("")
 	w.boot(asked.Bank, pcrs, q)
 	w.line("")
+	w.firmware(asked.Firmware, v)
+	w.line("")
 	w.files(v)
 }
 
@@ -229,7 +241,7 @@ func (w *writer) boot(bank digest.Algorithm, pcrs *tpm.PCRs, q *tpm.Quote) {
 	}
 	var extended, missing []string
 	values := map[int]digest.Digest{}
-	for i := range 8 {
+	for i := range platformPCRs {
 		value, ok := pcrs.Value(bank, i)
 		switch {
 		case !ok:
@@ -249,7 +261,7 @@ func (w *writer) boot(bank digest.Algorithm, pcrs *tpm.PCRs, q *tpm.Quote) {
 		w.line("# The values of this host. Those that are comments change with every boot loader,")
 		w.line("# kernel or setting; several values may stand in one statement.")
 	}
-	for i := range 8 {
+	for i := range platformPCRs {
 		value, ok := values[i]
 		if !ok {
 			continue
@@ -260,15 +272,50 @@ func (w *writer) boot(bank digest.Algorithm, pcrs *tpm.PCRs, q *tpm.Quote) {
 		}
 		w.line("%spcr %s:%d %s %q", comment, bank, i, value.Hex(), meaning[i])
 	}
-	w.ask("whether Secure Boot was on and what the firmware's log says of the boot")
-	w.line("# firmware-log 0-7")
-	w.line("# secure-boot required")
 	w.line("tpm-firmware at-least %#016x", q.Firmware)
+}
+
+// firmware writes what the firmware's log shows of the PCRs that were asked for.
+func (w *writer) firmware(asked []int, v attest.Verdict) {
+	var explained []string
+	for _, r := range v.Firmware {
+		explained = append(explained, fmt.Sprint(r.PCR))
+	}
+	bad, secureBoot := "", "whether Secure Boot was on: nothing proven says so"
+	on := slices.ContainsFunc(v.Firmware, func(r attest.Register) bool { return r.PCR == policy.SecureBootPCR })
+	for _, f := range v.Findings {
+		switch f.Code {
+		case attest.FirmwareDiffers, attest.FirmwareBank, attest.UnknownEvent, attest.LateEvent:
+			bad = f.Why
+		case attest.Missing, attest.Malformed:
+			bad = f.Why // the quote is good and the log is proven, so that it is the firmware's
+		case attest.NoSecureBoot:
+			on, secureBoot = false, "whether Secure Boot should be on: it was off"
+		case attest.SecureBootState:
+			on, secureBoot = false, "whether Secure Boot was on: "+f.Why
+		}
+	}
+	if bad == "" && (len(explained) == 0 || len(explained) < len(asked)) {
+		bad = "its log does not explain every PCR"
+	}
+	if bad != "" {
+		w.ask("what the firmware did: %s", bad)
+		w.line("# firmware-log 0-7")
+		w.line("# secure-boot required")
+		return
+	}
+	w.line("firmware-log %s", strings.Join(explained, ","))
+	if !on {
+		w.ask("%s", secureBoot)
+		w.line("# secure-boot required")
+		return
+	}
+	w.line("secure-boot required")
 }
 
 // meaning is what a PCR is for (PC Client Platform Firmware Profile section
 // 2.3.4).
-var meaning = [8]string{
+var meaning = [platformPCRs]string{
 	"firmware", "settings of the firmware", "option ROMs", "settings of option ROMs",
 	"boot loader", "settings of the boot loader and partitions", "power states", "Secure Boot keys and settings",
 }
