@@ -43,7 +43,7 @@ func (j *judge) firmware(log []byte) {
 	if j.pcrs == nil {
 		return // the quote's finding says it all
 	}
-	var explained [len(registers)]bool
+	var explained [len(eventlog.Registers{})]bool
 	for _, pcr := range j.policy.Firmware {
 		r := registers[pcr]
 		quoted, ok := j.pcrs.Value(j.policy.Bank, pcr)
@@ -72,7 +72,8 @@ func (j *judge) firmware(log []byte) {
 // events looks for what does not belong into the PCRs that are explained. Of
 // each kind the first of a PCR is found.
 func (j *judge) events(l *eventlog.Log, explained []bool) {
-	var separated, unknown, late [platformPCRs]bool
+	var unknown [len(eventlog.Registers{})]bool
+	var separated, late [platformPCRs]bool
 	booted := false
 	for i := range l.Events {
 		e := &l.Events[i]
@@ -84,12 +85,12 @@ func (j *judge) events(l *eventlog.Log, explained []bool) {
 			d, _ := e.Digest(j.policy.Bank)
 			j.find(Finding{Code: code, Leaves: leaves, Event: e.Number, Digest: d, Why: fmt.Sprintf("%s on PCR %d %s", e.Type, e.PCR, why)})
 		}
-		if e.PCR >= platformPCRs {
-			continue // the system's own
-		}
 		if !e.Type.Known() && !unknown[e.PCR] {
 			unknown[e.PCR] = true
 			found(UnknownEvent, CouldNotTell, "is of no type that the specification has")
+		}
+		if e.PCR >= platformPCRs {
+			continue // the system's own
 		}
 		isSeparator := bytes.Equal(data, []byte{0, 0, 0, 0}) || bytes.Equal(data, []byte{0xff, 0xff, 0xff, 0xff})
 		switch {

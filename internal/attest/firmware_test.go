@@ -173,6 +173,15 @@ func TestAttack22TypesChanged(t *testing.T) {
 	}
 }
 
+// And in a PCR of the boot loader's.
+func TestAttack22UnknownTypeOfTheBootLoader(t *testing.T) {
+	m := newMachine(t)
+	m.measure(12, tpmtest.FirmwareEvent{PCR: 8, Type: 0x40e, Data: []byte("grub")}, tpmtest.FirmwareEvent{PCR: 9, Type: 0xd, Data: []byte("grub")})
+	expect(t, "PCR 8", m.judge(t), attest.CouldNotTell, attest.UnknownEvent)
+	m.policy.Firmware = []int{0, 1, 2, 3, 4, 5, 6, 7, 9}
+	expect(t, "PCR 8, of which no word is wanted", m.judge(t), attest.Trusted)
+}
+
 // Row 23: data that was not hashed says that Secure Boot was on.
 func TestAttack23DataNotHashed(t *testing.T) {
 	m := newMachine(t)

@@ -101,8 +101,8 @@ func (j *judge) ima(log io.ReaderAt) {
 				r.report()
 				return
 			}
-			if first == nil {
-				first = r
+			if first == nil || first.chains[j.policy.PCR].differs && !r.chains[j.policy.PCR].differs {
+				first = r // where the log holds the checkpoint it was read rightly, as far as that
 			}
 			if j.pcrs == nil {
 				break // there is nothing to arrive at
@@ -352,7 +352,7 @@ func (r *reading) report() {
 		v.Proven += c.proven.entries
 		v.Violations += c.proven.violations
 		v.Outcome = min(v.Outcome, c.proven.worst)
-		findings = join(findings, c.proven.findings)
+		findings = slices.Grow(join(findings, c.proven.findings), len(c.open.findings))
 		for _, f := range c.open.findings {
 			f.Leaves, f.Unproven = Trusted, true // it decides nothing
 			findings = append(findings, f)

@@ -3,6 +3,8 @@ package attest_test
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -342,4 +344,45 @@ func TestAttack39TrimmedLog(t *testing.T) {
 	expect(t, "an unknown file since", h.after(t, last), attest.NotTrusted, attest.UnknownFile, attest.Continued)
 	h.log = slices.DeleteFunc(slices.Clone(h.log), func(e tpmtest.Entry) bool { return e.Path == "/usr/bin/evil" })
 	expect(t, "and left out", h.after(t, last), attest.NotTrusted, attest.DoesNotReplay)
+}
+
+// endless is a log of one entry, again and again, that is in no memory.
+type endless struct {
+	entry []byte
+	size  int64
+}
+
+func (e endless) ReadAt(b []byte, off int64) (n int, err error) {
+	for n < len(b) && off < e.size {
+		part := e.entry[off%int64(len(e.entry)):]
+		part = part[:min(int64(len(part)), e.size-off)]
+		k := copy(b[n:], part)
+		n, off = n+k, off+int64(k)
+	}
+	if n < len(b) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// A log of any size costs the same memory, whether its files are known or not.
+func TestMemoryIsConstant(t *testing.T) {
+	for _, name := range []string{"bash", "evil"} {
+		entry := tpmtest.Log(digest.SHA1, tpmtest.NewEntry("/usr/bin/"+name, file(name)))
+		h := honest(t)
+		h.nonce = nil // nothing to arrive at: it is read once
+		h.change = func(e *attest.Evidence) { e.IMALog = endless{entry, int64(len(entry)) * 500_000} }
+		ev := h.evidence(t)
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		v := attest.Judge(ev, attest.Challenge{AK: h.ak}, h.policy)
+		runtime.ReadMemStats(&after)
+		if v.Entries != 500_000 || v.Outcome != attest.CouldNotTell || len(v.Unproven)+v.Omitted.Unproven != 500_000 {
+			t.Errorf("%s: %v, %d entries, %d and %d unproven", name, v.Outcome, v.Entries, len(v.Unproven), v.Omitted.Unproven)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > 16*attest.MaxKept {
+			t.Errorf("%s: %d bytes allocated for a log of %d", name, got, len(entry)*500_000)
+		}
+	}
 }

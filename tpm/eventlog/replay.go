@@ -13,6 +13,9 @@ type Register struct {
 	Events       int // that extended it
 }
 
+// Registers are all PCRs of a bank.
+type Registers [pcrCount]Register
+
 // Start is the value of a PCR after a reset that was no dynamic launch (PC
 // Client Platform TPM Profile, section 4.6.2): PCRs 17 to 22 have all ones,
 // PCR 0 has the locality from which the TPM was started in its last byte, the
@@ -33,7 +36,7 @@ func Start(bank digest.Algorithm, pcr, locality int) digest.Digest {
 // It is false if the log has no such bank, or the program cannot compute it.
 //
 // An event without a digest for the bank does not extend it.
-func (l *Log) Replay(bank digest.Algorithm) (registers [pcrCount]Register, ok bool) {
+func (l *Log) Replay(bank digest.Algorithm) (registers Registers, ok bool) {
 	if !bank.Available() || !slices.Contains(l.Banks, bank) {
 		return registers, false
 	}
