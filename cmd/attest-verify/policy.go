@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"time"
 
 	"diglim/internal/cli"
 	"diglim/internal/digest"
@@ -134,41 +136,59 @@ file that it names cannot be read.`,
 	}
 }
 
+// explainPolicy says in words what the policy says, and what comes of what it
+// names. Up to an error all of that is printed.
 func explainPolicy(w io.Writer, path string, f *policy.File) error {
+	b := bufio.NewWriter(w)
 	for _, c := range f.Words() {
 		if c.Caution {
 			c.Text = "caution: " + c.Text
 		}
-		if _, err := fmt.Fprintf(w, "%-10s %s\n", c.About, cli.Text(c.Text)); err != nil {
-			return err
-		}
+		fmt.Fprintf(b, "%-10s %s\n", c.About, cli.Text(c.Text))
 	}
+	rejects, err := explainNamed(b, f)
+	switch {
+	case err != nil:
+	case rejects || f.Rejects():
+		fmt.Fprintf(b, "%s rejects every host\n", cli.Text(path))
+		err = cli.Exit(cli.No)
+	default:
+		fmt.Fprintf(b, "%s can trust a host\n", cli.Text(path))
+	}
+	if flush := b.Flush(); flush != nil {
+		return flush
+	}
+	return err
+}
+
+// explainNamed reads the files that the policy names, and says whether any of
+// them, or the day, makes it reject every host.
+func explainNamed(w io.Writer, f *policy.File) (rejects bool, err error) {
 	if f.AK != "" {
 		b, err := readFile(f.AK, maxSmall)
 		if err != nil {
-			return fmt.Errorf("attestation key: %w", err)
+			return false, fmt.Errorf("attestation key: %w", err)
 		}
-		if _, err := tpm.ParsePublic(b); err != nil {
-			return fmt.Errorf("attestation key: %s: %w", f.AK, err)
-		}
-	}
-	if len(f.Lists) > 0 && (len(f.Keyrings) > 0 || f.AllowUnsigned) {
-		l, err := knownFiles(f)
+		key, err := tpm.ParsePublic(b)
 		if err != nil {
-			return err
+			return false, fmt.Errorf("attestation key: %s: %w", f.AK, err)
 		}
-		if _, err := fmt.Fprintf(w, "%-10s %s from %s, %s refused\n", "known", cli.Plural(f.Known.Len(), "digest"), cli.Plural(l.Accepted, "list"), cli.Count(len(l.Refused))); err != nil {
-			return err
-		}
-	} else if len(f.Files) > 0 && len(f.Lists) == 0 {
-		if _, err := knownFiles(f); err != nil {
-			return err
+		if f.NamedKey && key.Name() == nil {
+			rejects = true
+			fmt.Fprintf(w, "%-10s every host: %q comes without its TPM public area\n", "rejects", f.AK)
 		}
 	}
-	if f.Rejects() {
-		_, err := fmt.Fprintf(w, "%s rejects every host\n", cli.Text(path))
-		return errors.Join(err, cli.Exit(cli.No))
+	if now := time.Now().UTC(); !f.ValidAt(now) {
+		rejects = true
+		fmt.Fprintf(w, "%-10s every host: it is not valid on %s\n", "rejects", now.Format(time.DateOnly))
 	}
-	_, err := fmt.Fprintf(w, "%s can trust a host\n", cli.Text(path))
-	return err
+	if len(f.Lists) == 0 && len(f.Files) == 0 || len(f.Lists) > 0 && len(f.Keyrings) == 0 && !f.AllowUnsigned {
+		return rejects, nil // nothing is known, as Words says
+	}
+	l, err := knownFiles(f)
+	if err != nil {
+		return false, err
+	}
+	fmt.Fprintf(w, "%-10s %s, %s believed, %s refused\n", "known", cli.Plural(f.Known.Len(), "digest"), cli.Plural(l.Accepted, "list"), cli.Count(len(l.Refused)))
+	return rejects, nil
 }

@@ -238,7 +238,7 @@ func (j *judge) since(ch Challenge, now Seen) {
 		j.find(Finding{Code: TPMWentBack, Leaves: NotTrusted,
 			Why: fmt.Sprintf("the TPM went back, from %s to %s: old evidence, or a TPM in software that was put back to an old state", counters(last.State), counters(now.State))})
 	}
-	if now.Firmware < last.Firmware {
+	if int64(now.Firmware-last.Firmware) < 0 { // the TPM may have added a constant to both
 		back = true
 		j.find(Finding{Code: FirmwareWentBack, Leaves: NotTrusted,
 			Why: fmt.Sprintf("the TPM's firmware went back from %#016x to %#016x", last.Firmware, now.Firmware)})
