@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -134,4 +136,82 @@ func quoteAll(device transport.TPM, public tpm2.TPMTPublic) (err error) {
 	}
 	_, err = q.Verify(sig, key, nonce, claimed)
 	return err
+}
+
+// Row 11: a secret that is made for the name of a key is given out by a TPM
+// that has that key, and for no other name: not for one of the same key with a
+// byte of its public area changed, and not for another key's.
+func TestAttack11CredentialIsForTheName(t *testing.T) {
+	if _, err := exec.LookPath("swtpm"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	socket, stop, err := startSwtpm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	device, err := openTPM(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	ek, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(tpm2.RSAEKTemplate)}.Execute(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ak, err := createAK(device, "ecc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	area := ak.OutPublic.Bytes()
+	key, err := tpm.ParsePublic(area)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := bytes.Clone(area)
+	changed[7] ^= 1 << 2 // stClear
+	other, err := tpm.ParsePublic(changed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := ek.OutPublic.Contents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := tpm2.ImportEncapsulationKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := []byte("sixteen byte one")
+	byPolicy := func(t transport.TPM, handle tpm2.TPMISHPolicy, _ tpm2.TPM2BNonce) error {
+		_, err := tpm2.PolicySecret{AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHEndorsement, Auth: tpm2.PasswordAuth(nil)}, PolicySession: handle}.Execute(t)
+		return err
+	}
+	activate := func(name []byte) ([]byte, error) {
+		blob, sealed, err := tpm2.CreateCredential(rand.Reader, to, name, secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := tpm2.ActivateCredential{
+			ActivateHandle: tpm2.AuthHandle{Handle: ak.ObjectHandle, Name: ak.Name, Auth: tpm2.PasswordAuth(nil)},
+			KeyHandle:      tpm2.AuthHandle{Handle: ek.ObjectHandle, Name: ek.Name, Auth: tpm2.Policy(tpm2.TPMAlgSHA256, 16, byPolicy)},
+			CredentialBlob: tpm2.TPM2BIDObject{Buffer: blob},
+			Secret:         tpm2.TPM2BEncryptedSecret{Buffer: sealed},
+		}.Execute(device)
+		if err != nil {
+			return nil, err
+		}
+		return r.CertInfo.Buffer, nil
+	}
+	if got, err := activate(key.Name()); err != nil || !bytes.Equal(got, secret) {
+		t.Fatalf("the key's name: %q, %v", got, err)
+	}
+	for name, of := range map[string][]byte{"a byte changed": other.Name(), "the endorsement key's": ek.Name.Buffer, "none": nil} {
+		if got, err := activate(of); err == nil {
+			t.Errorf("%s: the TPM gives out %q", name, got)
+		}
+	}
 }
