@@ -42,12 +42,17 @@ func readFile(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readAll(f, limit)
+}
+
+// readAll is readFile of an open file, and closes it.
+func readAll(f *os.File, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s: more than %d bytes", path, limit)
+		return nil, fmt.Errorf("%s: more than %d bytes", f.Name(), limit)
 	}
 	return b, nil
 }
@@ -59,13 +64,9 @@ func openLog(path string) (log io.ReaderAt, done func() error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
 		return f, f.Close, nil
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, nil, err
-	}
-	b, err := readFile(path, maxLog)
+	b, err := readAll(f, maxLog)
 	return bytes.NewReader(b), func() error { return nil }, err
 }

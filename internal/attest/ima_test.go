@@ -12,6 +12,7 @@ import (
 	"diglim/internal/attest"
 	"diglim/internal/digest"
 	"diglim/internal/policy"
+	"diglim/tpm"
 	"diglim/tpm/imalog"
 	"diglim/tpm/tpmtest"
 )
@@ -383,6 +384,49 @@ func TestMemoryIsConstant(t *testing.T) {
 		}
 		if got := after.TotalAlloc - before.TotalAlloc; got > 16*attest.MaxKept {
 			t.Errorf("%s: %d bytes allocated for a log of %d", name, got, len(entry)*500_000)
+		}
+	}
+}
+
+// The boot aggregate is over PCRs 0 to 9 of the bank with its algorithm, for
+// SHA-1 over 0 to 7.
+func TestBootAggregateOfEveryHash(t *testing.T) {
+	for alg, id := range map[digest.Algorithm]uint16{digest.SHA1: tpmtest.SHA1, digest.SHA256: tpmtest.SHA256, digest.SHA384: tpmtest.SHA384, digest.SHA512: tpmtest.SHA512} {
+		for n := 1; n <= 10; n++ {
+			h := honest(t)
+			h.log = slices.Clone(h.log)
+			h.log[0].Digest = bootAggregate(alg, n)
+			h.real = h.log[:5]
+			banks := []tpmtest.Bank{{Alg: id}}
+			values := tpm.Values{}
+			for i := range 10 {
+				d := pcr(alg, i)
+				banks[0].PCRs, banks[0].Values = append(banks[0].PCRs, i), append(banks[0].Values, d.Bytes())
+				values[tpm.PCR{Bank: alg, Index: i}] = d
+			}
+			ten := pcr(digest.SHA256, 10, h.real...)
+			values[tpm.PCR{Bank: digest.SHA256, Index: 10}] = ten
+			if alg == digest.SHA256 {
+				banks[0].PCRs, banks[0].Values = append(banks[0].PCRs, 10), append(banks[0].Values, ten.Bytes())
+			} else {
+				banks = append(banks, tpmtest.Bank{Alg: tpmtest.SHA256, PCRs: []int{10}, Values: [][]byte{ten.Bytes()}})
+			}
+			ev := h.evidence(t)
+			ev.Quote = tpmtest.NewQuote([]byte("this session's challenge"), banks...).Attest()
+			ev.Signature = ak.Sign(ev.Quote)
+			q, err := tpm.ParseQuote(ev.Quote)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ev.PCRs, err = tpm.AppendValues(nil, q.Selection, values); err != nil {
+				t.Fatal(err)
+			}
+			v := attest.Judge(ev, attest.Challenge{Nonce: h.nonce, AK: h.ak}, h.policy)
+			if right := n == 10 && alg != digest.SHA1 || n == 8 && alg == digest.SHA1; right {
+				expect(t, fmt.Sprint(alg, n), v, attest.Trusted)
+			} else {
+				expect(t, fmt.Sprint(alg, n), v, attest.NotTrusted, attest.WrongAggregate)
+			}
 		}
 	}
 }

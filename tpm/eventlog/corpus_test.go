@@ -3,6 +3,8 @@ package eventlog_test
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -81,20 +83,26 @@ func TestCorpus(t *testing.T) {
 			registers, _ := l.Replay(l.Banks[n-1])
 			pcr0 = registers[0].Value
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%d\t%v\t%d\t%d\t%d\t%d\t%d: %s\t%s\t%s\n", name, len(b), l.Banks, len(l.Events), data, unknown,
+		secure := "unclear"
+		if n := len(l.Banks); n > 0 {
+			if on, err := l.SecureBoot(l.Banks[n-1]); err == nil {
+				secure = map[bool]string{true: "on", false: "off"}[on]
+			}
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%d\t%v\t%d\t%d\t%d\t%s\t%d\t%d: %s\t%s\t%s\n", name, len(b), l.Banks, len(l.Events), data, unknown, secure,
 			l.Locality, len(l.Oddities), strings.Join(odd, ", "), pcr0, result))
 	}
 	slices.Sort(rows)
-	corpus.Table(t, "testdata/corpus.tsv", "file\tbytes\tbanks\tevents\tdata proven\tunknown types\tlocality\toddities\tPCR 0 of the last bank\tresult\n"+strings.Join(rows, ""))
+	corpus.Table(t, "testdata/corpus.tsv", "file\tbytes\tbanks\tevents\tdata proven\tunknown types\tSecure Boot\tlocality\toddities\tPCR 0 of the last bank\tresult\n"+strings.Join(rows, ""))
 }
 
 // What tpm2_eventlog and the TPMs themselves say the PCRs are.
 func TestCorpusReplays(t *testing.T) {
 	all := logs(t)
 	agreed := 0
-	check := func(name string, replayed eventlog.Registers, pcr int, hex string) {
+	check := func(name string, replayed eventlog.Registers, pcr int, text string) {
 		t.Helper()
-		want, err := digest.FromHex(replayed[0].Value.Algorithm(), []byte(strings.ToLower(hex)))
+		want, err := digest.FromHex(replayed[0].Value.Algorithm(), []byte(strings.ToLower(text)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,6 +148,29 @@ func TestCorpusReplays(t *testing.T) {
 		second(guest+"/bios.bin", string(corpus.Read(t, "vm-evidence", guest, "pcrs.txt")))
 	}
 	second("ima-evm-utils/sample-binary_bios_measurements-pcrs-8-9", string(corpus.Read(t, "eventlog", "ima-evm-utils", "sample-tpm-2.0-pcrs-8-9")))
+	var windows struct {
+		Log struct {
+			PCRs []struct {
+				Index  int
+				Digest []byte
+			}
+			Raw []byte
+		}
+	}
+	if err := json.Unmarshal(corpus.Read(t, "quote", "go-attestation", "windows_gcp_shielded_vm.json"), &windows); err != nil {
+		t.Fatal(err)
+	}
+	l, err := eventlog.Parse(windows.Log.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	registers, ok := l.Replay(digest.SHA1)
+	if !ok || len(windows.Log.PCRs) != 24 {
+		t.Fatalf("%d PCRs of Windows, %v", len(windows.Log.PCRs), ok)
+	}
+	for _, pcr := range windows.Log.PCRs {
+		check("windows", registers, pcr.Index, hex.EncodeToString(pcr.Digest))
+	}
 	if agreed < 150 {
 		t.Errorf("only %d values compared", agreed)
 	}

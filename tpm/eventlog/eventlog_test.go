@@ -306,6 +306,36 @@ func TestAttack28MemoryCeiling(t *testing.T) {
 	}
 }
 
+// Row 29: sizes within the data of an event that lie about it.
+func TestAttack29SizesInEventData(t *testing.T) {
+	data := []byte("\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c\x0a\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00S\x00e\x00c\x00u\x00r\x00e\x00B\x00o\x00o\x00t\x00\x01")
+	secure := func(data []byte) (bool, error) {
+		l, err := eventlog.Parse(tpmtest.FirmwareLog(both, tpmtest.FirmwareEvent{PCR: 7, Type: tpmtest.EVVariable, Data: data}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.SecureBoot(digest.SHA256)
+	}
+	if on, err := secure(data); !on || err != nil {
+		t.Fatalf("Secure Boot on %v, %v", on, err)
+	}
+	for i := range data {
+		if on, err := secure(data[:i]); on || err == nil {
+			t.Errorf("first %d bytes: %v, %v", i, on, err)
+		}
+		for _, b := range []byte{0x7f, 0x80, 0xff} {
+			bad := bytes.Clone(data)
+			bad[i] = b
+			if on, err := secure(bad); on || err == nil {
+				t.Errorf("byte %d is %#x: %v, %v", i, b, on, err)
+			}
+		}
+	}
+	if on, err := secure(append(data, 0)); on || err == nil {
+		t.Errorf("a byte more: %v, %v", on, err)
+	}
+}
+
 // Row 30: a log that ends where the area for it is full is called that.
 func TestAttack30CutAt64KiB(t *testing.T) {
 	long := tpmtest.FirmwareEvent{PCR: 1, Type: 5, Data: make([]byte, 70_000)}
@@ -354,6 +384,9 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 		for _, bank := range l.Banks {
+			if on, err := l.SecureBoot(bank); on && (err != nil || !bank.Available()) {
+				t.Errorf("Secure Boot on, %v", err)
+			}
 			registers, ok := l.Replay(bank)
 			if ok != bank.Available() {
 				t.Errorf("bank %s replays: %v", bank, ok)
