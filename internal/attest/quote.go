@@ -187,11 +187,16 @@ func (j *judge) boot() {
 	}
 }
 
-// NeverExtended reports whether a PCR has the value that it had at reset: all
-// zeros or, of those of a dynamic launch, all ones.
+// NeverExtended reports whether a PCR has a value that it may have at reset: all
+// zeros; zeros and the locality of TPM2_Startup, 3 or 4, in PCR 0; or, in those
+// of a dynamic launch, all ones.
 func NeverExtended(d digest.Digest) bool {
 	b := d.Bytes()
-	return bytes.Count(b, []byte{0}) == len(b) || bytes.Count(b, []byte{0xff}) == len(b)
+	if bytes.Count(b, []byte{0xff}) == len(b) {
+		return true
+	}
+	last := len(b) - 1
+	return bytes.Count(b[:last], []byte{0}) == last && (b[last] == 0 || b[last] == 3 || b[last] == 4)
 }
 
 // machine judges the TPM itself by what the policy says of it.

@@ -118,7 +118,7 @@ func TestAttack19FirmwareDowngrade(t *testing.T) {
 // extend.
 func TestAttack20BootNotMeasured(t *testing.T) {
 	zeros, ones := make([]byte, 32), bytes.Repeat([]byte{0xff}, 32)
-	for name, value := range map[string][]byte{"zeros": zeros, "ones": ones} {
+	for name, value := range map[string][]byte{"zeros": zeros, "ones": ones, "locality 3": append(make([]byte, 31), 3), "locality 4": append(make([]byte, 31), 4)} {
 		h := honest(t)
 		h.policy.Extended = []tpm.PCR{{Bank: digest.SHA256, Index: 4}}
 		expect(t, "measured", h.judge(t), attest.Trusted)
