@@ -60,6 +60,9 @@ func run(w io.Writer) error {
 	if err := flag.Set("test.benchtime", "300ms"); err != nil {
 		return err
 	}
+	if err := ima(context.Background(), w); err != nil {
+		return err
+	}
 	pkg, keys, err := fixture()
 	if err != nil {
 		return err

@@ -1,12 +1,20 @@
 package tpm_test
 
 import (
+	"bytes"
 	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/binary"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"diglim/internal/digest"
 	"diglim/tpm"
@@ -63,7 +71,10 @@ func expect(t *testing.T, name string, want error, pcrs *tpm.PCRs, err error) {
 	}
 }
 
-var rsaKey, rsaOther, p256, p384 = tpmtest.NewRSA(2048), tpmtest.NewRSA(2048), tpmtest.NewEC(elliptic.P256()), tpmtest.NewEC(elliptic.P384())
+var (
+	rsaKey, rsaOther = tpmtest.NewRSA(2048), tpmtest.NewRSA(2048)
+	p256, p384, p521 = tpmtest.NewEC(elliptic.P256()), tpmtest.NewEC(elliptic.P384()), tpmtest.NewEC(elliptic.P521())
+)
 
 // with changes what a key signs with.
 func with(k tpmtest.Key, scheme, hash uint16) tpmtest.Key {
@@ -83,6 +94,15 @@ func TestAttack01MagicIsNotTPM(t *testing.T) {
 		q.Magic = magic
 		pcrs, err := check(q.Attest(), rsaKey.Sign(q.Attest()), rsaKey.PEM(), nonce, values(banks))
 		expect(t, fmt.Sprintf("%#x", magic), tpm.ErrNotQuote, pcrs, err)
+	}
+}
+
+// A TPM 1.2 is told by name.
+func TestAttack01QuoteOfTPM12(t *testing.T) {
+	for _, b := range []string{"\x01\x01\x00\x00QUOT" + strings.Repeat("d", 20) + strings.Repeat("n", 20), "\x00\x36QUT2" + strings.Repeat("n", 46)} {
+		if _, err := tpm.ParseQuote([]byte(b)); !errors.Is(err, tpm.ErrNotQuote) || !strings.Contains(err.Error(), "TPM 1.2") {
+			t.Errorf("%q: %v", b, err)
+		}
 	}
 }
 
@@ -235,7 +255,7 @@ func TestAttack08SchemesAndHashes(t *testing.T) {
 	}
 	tried := 0
 	for _, hash := range []uint16{tpmtest.SHA1, tpmtest.SHA256, tpmtest.SHA384, tpmtest.SHA512} {
-		for _, key := range []tpmtest.Key{with(rsaKey, tpmtest.RSASSA, hash), with(rsaKey, tpmtest.RSAPSS, hash), with(p256, tpmtest.ECDSA, hash), with(p384, tpmtest.ECDSA, hash)} {
+		for _, key := range []tpmtest.Key{with(rsaKey, tpmtest.RSASSA, hash), with(rsaKey, tpmtest.RSAPSS, hash), with(p256, tpmtest.ECDSA, hash), with(p384, tpmtest.ECDSA, hash), with(p521, tpmtest.ECDSA, hash)} {
 			var want error
 			if hash == tpmtest.SHA1 {
 				want = tpm.ErrAlgorithm
@@ -248,7 +268,7 @@ func TestAttack08SchemesAndHashes(t *testing.T) {
 			}
 		}
 	}
-	if tried != 32 {
+	if tried != 40 {
 		t.Errorf("%d combinations tried", tried)
 	}
 	pss := with(rsaKey, tpmtest.RSAPSS, tpmtest.SHA256)
@@ -299,6 +319,8 @@ func TestAttack09SignatureValues(t *testing.T) {
 		"of another kind": {rsaKey.Sign(attest), p256.PEM()},
 		"RSA for ECDSA":   {p256.Sign(attest), rsaKey.PEM()},
 		"other curve":     {p256.Sign(attest), p384.PEM()},
+		"P-521 for P-384": {p521.Sign(attest), p384.PEM()},
+		"P-521, zero":     {ec(make([]byte, 66), make([]byte, 66)), p521.PEM()},
 		"a bit changed":   {flipped, rsaKey.PEM()},
 	} {
 		pcrs, err := check(attest, c.sig, c.key, nonce, values(b))
@@ -329,7 +351,7 @@ func TestAttack10KeyNotForAttestation(t *testing.T) {
 			}
 		}
 	}
-	for name, k := range map[string]tpmtest.Key{"RSA-1024": tpmtest.NewRSA(1024), "P-224": tpmtest.NewEC(elliptic.P224()), "P-521": tpmtest.NewEC(elliptic.P521())} {
+	for name, k := range map[string]tpmtest.Key{"RSA-1024": tpmtest.NewRSA(1024), "P-224": tpmtest.NewEC(elliptic.P224())} {
 		if _, err := tpm.ParsePublic(k.Public(tpmtest.AKAttributes)); !errors.Is(err, tpm.ErrKey) && !errors.Is(err, tpm.ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -357,6 +379,90 @@ func TestAttack10KeyNotForAttestation(t *testing.T) {
 	if _, err := tpm.ParsePublic(append(p256.PEM(), p256.PEM()...)); !errors.Is(err, tpm.ErrMalformed) {
 		t.Errorf("two keys: %v", err)
 	}
+}
+
+// Every attribute of a key by itself: which of them may be other than those of
+// an attestation key is written here.
+func TestAttack10AttributeMatrix(t *testing.T) {
+	const stClear, fixedParent, origin, userAuth, adminPolicy, noDA, encrypted, x509sign = 1 << 2, 1 << 4, 1 << 5, 1 << 6, 1 << 7, 1 << 10, 1 << 11, 1 << 19
+	var harmless uint32 = stClear | fixedParent | origin | userAuth | adminPolicy | noDA | encrypted | x509sign
+	const mustBe = 1<<1 | 1<<16 | 1<<17 | 1<<18
+	for bit := range 20 {
+		changed := uint32(tpmtest.AKAttributes) ^ 1<<bit
+		_, err := tpm.ParsePublic(p256.Public(changed))
+		switch {
+		case mustBe&(1<<bit) != 0 && !errors.Is(err, tpm.ErrKey):
+			t.Errorf("attributes %#x: %v", changed, err)
+		case harmless&(1<<bit) != 0 && err != nil:
+			t.Errorf("attributes %#x: %v", changed, err)
+		}
+	}
+}
+
+// Row 11, as far as a key goes: its name is over all of its public area, so
+// that another byte is another name, and another curve point another ID.
+func TestAttack11NameIsOverThePublicArea(t *testing.T) {
+	for _, k := range []tpmtest.Key{rsaKey, p256, p384, p521} {
+		area := k.Public(tpmtest.AKAttributes)
+		good, err := tpm.ParsePublic(area)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := digest.Sum(digest.SHA256, area).Append([]byte{0, tpmtest.SHA256}); !bytes.Equal(good.Name(), want) {
+			t.Errorf("name %x, want %x", good.Name(), want)
+		}
+		names := 0
+		for i := range area {
+			changed := slices.Clone(area)
+			changed[i] ^= 4
+			other, err := tpm.ParsePublic(changed)
+			if err != nil {
+				continue
+			}
+			names++
+			if bytes.Equal(other.Name(), good.Name()) {
+				t.Errorf("byte %d changed, the name is the same", i)
+			}
+		}
+		if names == 0 {
+			t.Error("no changed byte left a key")
+		}
+		sized := append(binary.BigEndian.AppendUint16(nil, uint16(len(area))), area...)
+		for name, form := range map[string][]byte{"TPM2B_PUBLIC": sized, "PEM": k.PEM(), "DER certificate": certificate(t, k, x509.KeyUsageDigitalSignature), "PEM certificate": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate(t, k, 0)})} {
+			same, err := tpm.ParsePublic(form)
+			if err != nil || same.ID() != good.ID() {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			if named := name == "TPM2B_PUBLIC"; named != (same.Name() != nil) {
+				t.Errorf("%s has the name %x", name, same.Name())
+			}
+		}
+		if _, err := tpm.ParsePublic(certificate(t, k, x509.KeyUsageCertSign)); !errors.Is(err, tpm.ErrKey) {
+			t.Errorf("a certificate for another use: %v", err)
+		}
+	}
+	area := p256.Public(tpmtest.AKAttributes)
+	binary.BigEndian.PutUint16(area[2:], 0x0010)
+	if _, err := tpm.ParsePublic(area); !errors.Is(err, tpm.ErrAlgorithm) {
+		t.Errorf("a key without a name: %v", err)
+	}
+}
+
+// certificate is a certificate of the key, by another.
+func certificate(t *testing.T, k tpmtest.Key, usage x509.KeyUsage) []byte {
+	var public any
+	if k.EC != nil {
+		public = k.EC.Public()
+	} else {
+		public = k.RSA.Public()
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "AK"}, NotAfter: time.Unix(1<<32, 0), KeyUsage: usage}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, public, rsaOther.RSA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }
 
 // Row 14: only the nonce that was asked for answers, and never an empty one.

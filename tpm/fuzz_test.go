@@ -18,8 +18,14 @@ func FuzzQuote(f *testing.F) {
 		if (q == nil) == (err == nil) {
 			t.Fatalf("%v, %v", q, err)
 		}
-		if err == nil && (q.Selection.Len() == 0 || len(q.PCRDigest) > digest.MaxSize) {
+		if err != nil {
+			return
+		}
+		if q.Selection.Len() == 0 || len(q.PCRDigest) > digest.MaxSize {
 			t.Errorf("%+v", q)
+		}
+		if again, err := q.Append(nil); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("written again: %x, %v", again, err)
 		}
 	})
 }
@@ -56,8 +62,9 @@ func FuzzPublic(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := k.PEM(); err != nil {
-			t.Error(err)
+		same, err := tpm.ParsePublic(k.PEM())
+		if err != nil || same.ID() != k.ID() || same.Name() != nil {
+			t.Errorf("%v from %s", err, k.PEM())
 		}
 	})
 }

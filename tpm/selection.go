@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"iter"
 	"math/bits"
+	"strconv"
+	"strings"
 
 	"diglim/internal/digest"
 	"diglim/internal/wire"
@@ -101,4 +103,30 @@ func appendBank(s Selection, r *wire.Reader, at int64, alg uint16, bitmap []byte
 		}
 	}
 	return append(s, BankSelection{bank, mask})
+}
+
+// ParseIndices reads PCRs as people write them, "0-7,10", in rising order.
+func ParseIndices(text string) ([]int, error) {
+	var selected [PCRCount]bool
+	for part := range strings.SplitSeq(text, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		from, err := strconv.ParseUint(first, 10, 8)
+		to := from
+		if isRange && err == nil {
+			to, err = strconv.ParseUint(last, 10, 8)
+		}
+		if err != nil || from > to || to >= PCRCount {
+			return nil, fmt.Errorf("PCRs %q: %q is neither a number nor a range from 0 to %d", text, part, PCRCount-1)
+		}
+		for i := from; i <= to; i++ {
+			selected[i] = true
+		}
+	}
+	var pcrs []int
+	for i, yes := range selected {
+		if yes {
+			pcrs = append(pcrs, i)
+		}
+	}
+	return pcrs, nil
 }

@@ -3,6 +3,7 @@ package tpm_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -51,6 +52,19 @@ func TestValuesGoAndComeBack(t *testing.T) {
 		delete(want, slices.Collect(q.Selection.All())[0])
 		if _, err := tpm.AppendValues(nil, q.Selection, want); !errors.Is(err, tpm.ErrSelection) {
 			t.Errorf("a value is missing: %v", err)
+		}
+	}
+}
+
+func TestParseIndices(t *testing.T) {
+	for in, want := range map[string][]int{"0-10": {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, "23": {23}, "10,0-1,1": {0, 1, 10}} {
+		if got, err := tpm.ParseIndices(in); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%q: %v, %v", in, got, err)
+		}
+	}
+	for _, bad := range []string{"", ",", "24", "-1", "3-1", "a", "1-", "0-24", "1,,2"} {
+		if got, err := tpm.ParseIndices(bad); err == nil {
+			t.Errorf("%q: %v", bad, got)
 		}
 	}
 }

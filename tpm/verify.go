@@ -34,7 +34,7 @@ func ParseSignature(b []byte) (*Signature, error) {
 	case algRSASSA, algRSAPSS:
 		s.rsa = sized(r, "RSA signature", maxRSABits/8)
 	case algECDSA:
-		s.r, s.s = sized(r, "ECDSA r", maxDigest), sized(r, "ECDSA s", maxDigest)
+		s.r, s.s = sized(r, "ECDSA r", maxCoordinate), sized(r, "ECDSA s", maxCoordinate)
 	default:
 		if r.Err() == nil {
 			return nil, fmt.Errorf("%w: signature scheme %#04x", ErrAlgorithm, s.scheme)

@@ -5,58 +5,80 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
 	"diglim/internal/cobracli"
-	"diglim/internal/digest"
-	"diglim/internal/keyring"
+	"diglim/internal/evidence"
 	"diglim/internal/policy"
+	"diglim/tpm"
+	"diglim/tpm/eventlog"
 
 	"github.com/spf13/cobra"
 )
 
 type check struct {
-	lists         string
-	keyrings      []string
-	allowUnsigned bool
-	allowWeak     bool
+	policy        string
+	lists         listFlags
 	nonce, ak     string
+	last          string
 	violations    string
+	padded        string
+	firmware      string
+	secureBoot    bool
+	checkpoint    string
 	json, verbose bool
 
-	quote, signature, pcrs, ima string // single files
+	quote, signature, pcrs, ima, bios string // single files
 }
 
 func checkCommand() *cobra.Command {
 	var c check
 	cmd := &cobra.Command{
-		Use:   "check --lists DIR --keyring FILE|DIR --nonce HEX --ak FILE [flags] [EVIDENCE_DIR]",
+		Use:   "check --policy FILE | --lists DIR --keyring FILE|DIR --nonce HEX --ak FILE [flags] [EVIDENCE]",
 		Short: "judge a host's evidence",
 		Long: `Verifies the quote with the host's attestation key and the nonce that the host
 was given, replays the IMA log up to what was quoted, and looks every measured
 file up in the digest lists. Only lists that a key of the keyrings signed count.
 
+EVIDENCE is a directory that "collect" made, a tar of one, the quote string of
+Keylime's agent, the JSON of go-attestation or the Attestation message of
+go-tpm-tools.
+
 Nonce and key are the verifier's own: those in the evidence prove nothing. To
 enrol a host, keep the ak.pub that it collected when you knew it to be good.
-Entries after the quoted state are reported as unproven.`,
+Entries after the quoted state are reported as unproven.
+
+With --last the TPM's counters and firmware version are compared with those of
+the last time, and kept for the next: a reboot, a suspend, a loss of power and
+TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.lists, "lists", "", "`directory` of digest lists")
-	f.StringArrayVar(&c.keyrings, "keyring", nil, "believe lists signed by the OpenPGP keys in this `file` or directory (repeatable)")
-	f.BoolVar(&c.allowUnsigned, "allow-unsigned", false, "believe lists that nobody signed too")
-	f.BoolVar(&c.allowWeak, "allow-weak", false, "believe list signatures over MD5 and SHA-1 too")
+	f.StringVar(&c.policy, "policy", "", "policy `file`, instead of --lists and what goes with it")
+	c.lists.add(cmd)
 	f.StringVar(&c.nonce, "nonce", "", "what the host was asked, in `hex`")
-	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC or PEM public key")
+	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC, PEM public key or X.509 certificate")
+	f.StringVar(&c.last, "last", "", "`file` that keeps what the host's TPM was last seen to be; made the first time")
 	f.StringVar(&c.violations, "violations", "deny", "violations in the IMA log: deny, or report and go on")
+	f.StringVar(&c.padded, "padded", "deny", "PCRs that a kernel before 5.8 extends with SHA-1 filled up with zeros: deny, or report and go on")
+	f.StringVar(&c.firmware, "firmware", "", "`PCRs` whose values the firmware log has to explain, e.g. 0-7,9")
+	f.BoolVar(&c.secureBoot, "secure-boot", false, "want Secure Boot to be on; needs 7 among the PCRs of --firmware")
+	f.StringVar(&c.checkpoint, "checkpoint", "", "`file` that says how far this host's log was proven, written when it is trusted")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
-	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+quoteFile)
-	f.StringVar(&c.signature, "signature", "", "signature `file`, instead of the evidence's "+signatureFile)
-	f.StringVar(&c.pcrs, "pcrs", "", "PCR values `file`, instead of the evidence's "+pcrsFile)
-	f.StringVar(&c.ima, "ima-log", "", "IMA log `file`, instead of the evidence's "+imaFile)
+	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+evidence.QuoteFile)
+	f.StringVar(&c.signature, "signature", "", "signature `file`, instead of the evidence's "+evidence.SignatureFile)
+	f.StringVar(&c.pcrs, "pcrs", "", "PCR values `file`, instead of the evidence's "+evidence.PCRsFile)
+	f.StringVar(&c.ima, "ima-log", "", "IMA log `file`, instead of the evidence's "+evidence.IMAFile)
+	f.StringVar(&c.bios, "firmware-log", "", "firmware log `file`, instead of the evidence's "+evidence.FirmwareFile)
+	for _, instead := range []string{"lists", "keyring", "allow-unsigned", "allow-weak", "violations", "padded", "firmware", "secure-boot"} {
+		cmd.MarkFlagsMutuallyExclusive("policy", instead)
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a := answer{}
 		err := c.run(args, &a)
@@ -64,10 +86,10 @@ Entries after the quoted state are reported as unproven.`,
 			fmt.Fprintf(cmd.ErrOrStderr(), "refused: %s: %s\n", cli.Text(r.List), cli.Text(r.Error))
 		}
 		if a.Lists != nil && a.Lists.Unsigned > 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s that nobody signed believed, because of --allow-unsigned\n", cli.Plural(a.Lists.Unsigned, "list"))
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s that nobody signed believed, because of %s\n", cli.Plural(a.Lists.Unsigned, "list"), c.because("--allow-unsigned"))
 		}
 		if a.Lists != nil && a.Lists.Weak > 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s with a weak signature believed, because of --allow-weak\n", cli.Plural(a.Lists.Weak, "list"))
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s with a weak signature believed, because of %s\n", cli.Plural(a.Lists.Weak, "list"), c.because("--allow-weak"))
 		}
 		if err != nil {
 			if c.json {
@@ -108,103 +130,199 @@ func (a *answer) refused() []refusedList {
 func (a *answer) writeJSON(w io.Writer) error {
 	a.Findings = append([]attest.Finding{}, a.Findings...)
 	a.Known = append([]attest.Measured{}, a.Known...)
+	a.Firmware = append([]attest.Register{}, a.Firmware...)
 	a.Unproven = append([]attest.Measured{}, a.Unproven...)
 	return cobracli.WriteJSON(w, a)
 }
 
+// because says who lets something pass: a flag, or the policy.
+func (c *check) because(flag string) string {
+	if c.policy != "" {
+		return "the policy"
+	}
+	return flag
+}
+
+// asked is the policy that the flags make or name.
+func (c *check) asked() (f *policy.File, err error) {
+	if c.policy != "" {
+		return readPolicy(c.policy)
+	}
+	f = c.lists.policy()
+	for _, choice := range []struct {
+		name, value string
+		report      *bool
+	}{{"violations", c.violations, &f.ReportViolations}, {"padded", c.padded, &f.ReportPadded}} {
+		switch choice.value {
+		case "deny":
+		case "report":
+			*choice.report = true
+		default:
+			return nil, fmt.Errorf("%s %q: deny and report are known", choice.name, choice.value)
+		}
+	}
+	if c.firmware != "" {
+		if f.Firmware, err = tpm.ParseIndices(c.firmware); err != nil {
+			return nil, err
+		}
+	}
+	if f.SecureBoot = c.secureBoot; c.secureBoot && !slices.Contains(f.Firmware, policy.SecureBootPCR) {
+		return nil, cli.Hint(errors.New("the firmware log is not to explain PCR 7, to which Secure Boot is measured"), "give --firmware 0-7 too")
+	}
+	return f, nil
+}
+
 // run fills the answer. The error is about what the user gave, not about what
 // the host did.
-func (c *check) run(args []string, a *answer) error {
-	pol := policy.Policy{Bank: digest.SHA256, PCR: policy.IMAPCR}
-	switch c.violations {
-	case "deny":
-	case "report":
-		pol.ReportViolations = true
-	default:
-		return fmt.Errorf("violations %q: deny and report are known", c.violations)
+func (c *check) run(args []string, a *answer) (err error) {
+	pol, err := c.asked()
+	if err != nil {
+		return err
+	}
+	if c.bios != "" && len(pol.Firmware) == 0 {
+		return cli.Hint(errors.New("a firmware log, and no PCR that it has to explain"), "give them with --firmware, e.g. 0-7, or in the policy")
 	}
 	if c.nonce == "" {
 		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
-			"give with --nonce what the host was asked; the %s that it sent is not that", nonceFile)
+			"give with --nonce what the host was asked; the %s that it sent is not that", evidence.NonceFile)
 	}
 	var ch attest.Challenge
-	var err error
 	if ch.Nonce, err = parseNonce(c.nonce, 1); err != nil {
 		return err
+	}
+	switch {
+	case c.ak != "" && pol.AK != "":
+		return fmt.Errorf("the policy has the attestation key %s; --ak would be another", pol.AK)
+	case c.ak == "":
+		c.ak = pol.AK
 	}
 	if c.ak != "" {
 		if ch.AK, err = readFile(c.ak, maxSmall); err != nil {
 			return fmt.Errorf("attestation key: %w", err)
 		}
 	}
-	ev, err := c.evidence(args)
+	ch.Now = time.Now().UTC()
+	if c.last != "" {
+		if ch.Last, err = readLast(c.last); err != nil {
+			return err
+		}
+	}
+	ev, done, err := c.evidence(args, pol)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, done()) }()
 	if len(args) == 1 {
 		a.Evidence = args[0]
 	}
-	if a.Lists, err = c.loadLists(); err != nil {
+	if a.Lists, err = knownFiles(pol); err != nil {
 		return err
 	}
-	pol.Known = a.Lists.known
-	if pol.Known.Len() == 0 {
-		return cli.Hint(errors.New("lists: no list is believed"), "the lists need a signature by a key given with --keyring")
+	if c.checkpoint != "" {
+		if ch.Checkpoint, err = readCheckpoint(c.checkpoint); err != nil {
+			return err
+		}
 	}
-	a.Verdict = attest.Judge(ev, ch, &pol)
-	return nil
+	a.Verdict = attest.Judge(ev, ch, &pol.Policy)
+	if c.last != "" && a.Seen != nil {
+		err = writeLast(c.last, a.Seen)
+	}
+	if c.checkpoint != "" && a.Verdict.Checkpoint != nil {
+		err = errors.Join(err, writeCheckpoint(c.checkpoint, a.Verdict.Checkpoint))
+	}
+	return err
 }
 
-// evidence reads the files. One that is not there is missing evidence, for
-// Judge to say; one that was named must be there.
-func (c *check) evidence(args []string) (attest.Evidence, error) {
-	var ev attest.Evidence
-	for _, part := range []struct {
-		to          *[]byte
-		named, name string
-		limit       int64
-	}{
-		{&ev.Quote, c.quote, quoteFile, maxSmall},
-		{&ev.Signature, c.signature, signatureFile, maxSmall},
-		{&ev.PCRs, c.pcrs, pcrsFile, maxSmall},
-		{&ev.IMALog, c.ima, imaFile, maxLog},
-		{&ev.AK, "", akFile, maxSmall},
-	} {
-		path := part.named
-		if path == "" {
-			if len(args) == 0 && part.name == akFile {
-				continue // only a directory has one
-			}
-			if len(args) == 0 {
-				return ev, cli.Hint(fmt.Errorf("no %s", part.name), "give an evidence directory, or --quote, --signature, --pcrs and --ima-log")
-			}
-			path = filepath.Join(args[0], part.name)
+// evidence reads the bundle, and instead of parts of it single files. What is
+// not in the bundle is missing evidence, for Judge to say; a file that was named
+// must be there. The IMA log stays open until done is called.
+func (c *check) evidence(args []string, pol *policy.File) (ev attest.Evidence, done func() error, err error) {
+	done = func() error { return nil }
+	if len(args) == 1 {
+		var b *evidence.Bundle
+		if b, done, err = readBundle(args[0]); err != nil {
+			return ev, nil, fmt.Errorf("evidence: %w", err)
 		}
-		b, err := readFile(path, part.limit)
-		if err != nil && (part.named != "" || !errors.Is(err, fs.ErrNotExist)) {
-			return ev, fmt.Errorf("evidence: %w", err)
+		ev = b.For(tpm.PCR{Bank: pol.Bank, Index: pol.PCR})
+	}
+	for _, part := range []struct {
+		to         *[]byte
+		path, name string
+		limit      int64
+	}{
+		{&ev.Quote, c.quote, evidence.QuoteFile, maxSmall},
+		{&ev.Signature, c.signature, evidence.SignatureFile, maxSmall},
+		{&ev.PCRs, c.pcrs, evidence.PCRsFile, maxSmall},
+		{&ev.Firmware, c.bios, evidence.FirmwareFile, eventlog.MaxLog},
+	} {
+		if part.path == "" {
+			if len(args) == 0 && (part.name != evidence.FirmwareFile || len(pol.Firmware) > 0) {
+				return ev, nil, notGiven(part.name)
+			}
+			continue
+		}
+		b, err := readFile(part.path, part.limit)
+		if err != nil {
+			return ev, nil, errors.Join(fmt.Errorf("evidence: %w", err), done())
 		}
 		*part.to = b
 	}
-	return ev, nil
+	ev.Quote, ev.Signature = evidence.Attest(ev.Quote), evidence.Signature(ev.Signature)
+	switch {
+	case c.ima != "":
+		log, doneLog, err := openLog(c.ima)
+		if err != nil {
+			return ev, nil, errors.Join(fmt.Errorf("evidence: %w", err), done())
+		}
+		doneBundle := done
+		ev.IMALog, done = log, func() error { return errors.Join(doneLog(), doneBundle()) }
+	case len(args) == 0:
+		return ev, nil, notGiven(evidence.IMAFile)
+	}
+	return ev, done, nil
 }
 
-func (c *check) loadLists() (*lists, error) {
-	if c.lists == "" {
-		return nil, cli.Hint(errors.New("no digest lists: no file would be known"), "give their directory with --lists")
-	}
-	t := trust{keys: &keyring.Keyring{}, allowUnsigned: c.allowUnsigned, allowWeak: c.allowWeak}
-	if len(c.keyrings) > 0 {
-		var err error
-		if t.keys, err = keyring.Load(c.keyrings...); err != nil {
-			return nil, fmt.Errorf("keyring: %w", err)
-		}
-	} else if !c.allowUnsigned {
-		return nil, cli.Hint(errors.New("no keyring: no list would be believed"), "give the vendor's public keys with --keyring, e.g. --keyring /etc/pki/rpm-gpg")
-	}
-	l, err := loadLists(c.lists, t)
+func notGiven(name string) error {
+	return cli.Hint(fmt.Errorf("no %s", name), "give the evidence, or --quote, --signature, --pcrs, --ima-log, and for --firmware --firmware-log")
+}
+
+// readBundle reads an evidence directory, or evidence in one file. The IMA log
+// of a directory stays open until done is called: it may be larger than memory.
+func readBundle(path string) (b *evidence.Bundle, done func() error, err error) {
+	done = func() error { return nil }
+	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("lists: %w", err)
+		return nil, nil, err
 	}
-	return l, nil
+	if !info.IsDir() {
+		content, err := readFile(path, maxLog)
+		if err != nil {
+			return nil, nil, err
+		}
+		if b, err = evidence.Parse(content); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return b, done, nil
+	}
+	files := map[string][]byte{}
+	for name, limit := range map[string]int64{
+		evidence.QuoteFile: maxSmall, evidence.SignatureFile: maxSmall, evidence.PCRsFile: maxSmall,
+		evidence.AKFile: maxSmall, evidence.FirmwareFile: eventlog.MaxLog,
+	} {
+		content, err := readFile(filepath.Join(path, name), limit)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		files[name] = content
+	}
+	b = evidence.FromFiles(files)
+	log, doneLog, err := openLog(filepath.Join(path, evidence.IMAFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return b, done, nil
+	}
+	b.IMALog = log
+	return b, doneLog, err
 }

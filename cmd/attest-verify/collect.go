@@ -8,11 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"diglim/internal/cli"
 	"diglim/internal/durable"
+	"diglim/internal/evidence"
 	"diglim/internal/kernel"
 	"diglim/tpm"
 
@@ -88,7 +87,7 @@ func (c *collection) prepare() (err error) {
 	if c.output == "" {
 		return errors.New("no directory for the evidence: give --output")
 	}
-	if c.selected, err = parsePCRs(c.pcrs); err != nil {
+	if c.selected, err = tpm.ParseIndices(c.pcrs); err != nil {
 		return err
 	}
 	if c.nonce == "" {
@@ -113,32 +112,6 @@ func parseNonce(text string, least int) ([]byte, error) {
 	return b, nil
 }
 
-// parsePCRs reads "0-7,10".
-func parsePCRs(text string) ([]int, error) {
-	var selected [tpm.PCRCount]bool
-	for part := range strings.SplitSeq(text, ",") {
-		first, last, isRange := strings.Cut(part, "-")
-		from, err := strconv.ParseUint(first, 10, 8)
-		to := from
-		if isRange && err == nil {
-			to, err = strconv.ParseUint(last, 10, 8)
-		}
-		if err != nil || from > to || to >= tpm.PCRCount {
-			return nil, fmt.Errorf("PCRs %q: %q is neither a number nor a range from 0 to %d", text, part, tpm.PCRCount-1)
-		}
-		for i := from; i <= to; i++ {
-			selected[i] = true
-		}
-	}
-	var pcrs []int
-	for i, yes := range selected {
-		if yes {
-			pcrs = append(pcrs, i)
-		}
-	}
-	return pcrs, nil
-}
-
 // collect quotes, then reads the logs: in this order the log may be ahead of
 // the quote, and is never behind it.
 func (c *collection) collect() (err error) {
@@ -152,20 +125,20 @@ func (c *collection) collect() (err error) {
 		return err
 	}
 	c.files = map[string][]byte{
-		quoteFile:     q.attest,
-		signatureFile: q.signature,
-		pcrsFile:      q.values,
-		akFile:        q.public,
-		akPEMFile:     q.pem,
-		nonceFile:     []byte(hex.EncodeToString(c.challenge) + "\n"),
+		evidence.QuoteFile:     q.attest,
+		evidence.SignatureFile: q.signature,
+		evidence.PCRsFile:      q.values,
+		evidence.AKFile:        q.public,
+		evidence.AKPEMFile:     q.pem,
+		evidence.NonceFile:     []byte(hex.EncodeToString(c.challenge) + "\n"),
 	}
-	if c.files[imaFile], err = readFile(c.ima, maxLog); err != nil {
+	if c.files[evidence.IMAFile], err = readFile(c.ima, maxLog); err != nil {
 		return cli.Hint(fmt.Errorf("IMA log: %w", err), "boot with ima_policy=tcb, or say where the log is with --ima-log")
 	}
 	firmware, err := readFile(c.firmware, maxLog)
 	switch {
 	case err == nil:
-		c.files[firmwareFile] = firmware
+		c.files[evidence.FirmwareFile] = firmware
 	case c.firmware != firmwareLog || !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("firmware log: %w", err)
 	}
@@ -217,11 +190,11 @@ func writeNew(dir string, files map[string][]byte) (err error) {
 
 func (c *collection) report(cmd *cobra.Command) error {
 	firmware := "no firmware log"
-	if log, ok := c.files[firmwareFile]; ok {
+	if log, ok := c.files[evidence.FirmwareFile]; ok {
 		firmware = fmt.Sprintf("firmware log of %s bytes", cli.Count(len(log)))
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "wrote %s: quote over PCRs %s (sha256), IMA log of %s bytes, %s\n",
-		cli.Text(c.output), c.pcrs, cli.Count(len(c.files[imaFile])), firmware)
+		cli.Text(c.output), c.pcrs, cli.Count(len(c.files[evidence.IMAFile])), firmware)
 	if err == nil && c.nonce == "" {
 		_, err = fmt.Fprintln(cmd.ErrOrStderr(), "warning: the nonce is this host's own: nobody else can tell that the quote is fresh")
 	}

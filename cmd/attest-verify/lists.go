@@ -37,21 +37,23 @@ type trust struct {
 	allowWeak     bool
 }
 
-// loadLists reads the digest lists of a directory, in the order of their
+// loadLists reads the digest lists of directories, each in the order of their
 // names. A list that is not believed makes no file known, and does not keep
 // the others from it.
-func loadLists(dir string, t trust) (*lists, error) {
-	names, err := digestlist.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
+func loadLists(t trust, dirs ...string) (*lists, error) {
 	l := &lists{Refused: []refusedList{}}
-	for _, name := range names {
-		if err := l.add(dir, name, t); err != nil {
-			l.Refused = append(l.Refused, refusedList{name, err.Error()})
-			continue
+	for _, dir := range dirs {
+		names, err := digestlist.ReadDir(dir)
+		if err != nil {
+			return nil, err
 		}
-		l.Accepted++
+		for _, name := range names {
+			if err := l.add(dir, name, t); err != nil {
+				l.Refused = append(l.Refused, refusedList{name, err.Error()})
+				continue
+			}
+			l.Accepted++
+		}
 	}
 	return l, nil
 }

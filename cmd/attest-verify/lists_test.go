@@ -36,7 +36,7 @@ func TestBareLists(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l, err := loadLists(dir, trust{keys: &keyring.Keyring{}, allowUnsigned: true})
+	l, err := loadLists(trust{keys: &keyring.Keyring{}, allowUnsigned: true}, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestBareLists(t *testing.T) {
 	if s := l.known.Find(b); len(s) != 0 {
 		t.Errorf("metadata is taken for a file: %+v", s)
 	}
-	l, err = loadLists(dir, trust{keys: &keyring.Keyring{}})
+	l, err = loadLists(trust{keys: &keyring.Keyring{}}, dir)
 	if err != nil || l.Accepted != 0 || len(l.Refused) != 3 || !strings.Contains(l.Refused[0].Error, "no signature of a vendor") {
 		t.Errorf("%+v, %v", l, err)
 	}

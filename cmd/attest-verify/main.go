@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -25,26 +26,13 @@ and says whether it is to be believed ("check", anywhere else).
 Exit code: 0 trusted, 1 not trusted, 2 could not tell (usage, missing,
 malformed).`,
 	}
-	root.AddCommand(collectCommand(), checkCommand())
+	root.AddCommand(collectCommand(), checkCommand(), policyCommand(), explainCommand(), replayCommand())
 	return cobracli.Run(root, args, stdout, stderr)
 }
 
-// The files of an evidence directory. Their content is what tpm2-tools and
-// the kernel write.
-const (
-	quoteFile     = "quote.msg"  // TPMS_ATTEST, as tpm2_quote -m
-	signatureFile = "quote.sig"  // TPMT_SIGNATURE, as tpm2_quote -s
-	pcrsFile      = "quote.pcrs" // PCR values, as tpm2_quote -o
-	akFile        = "ak.pub"     // TPMT_PUBLIC
-	akPEMFile     = "ak.pem"     // the same key
-	nonceFile     = "nonce.hex"  // what the quote answers
-	imaFile       = "ima.bin"    // binary_runtime_measurements
-	firmwareFile  = "bios.bin"   // binary_bios_measurements
-)
-
 const (
 	maxSmall = 64 << 10 // bytes of a quote, a signature, PCR values, a key
-	maxLog   = 1 << 30  // bytes of a log
+	maxLog   = 1 << 30  // bytes of a log that is held in memory
 )
 
 // readFile reads a file of at most limit bytes. Its size is not believed:
@@ -54,12 +42,31 @@ func readFile(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readAll(f, limit)
+}
+
+// readAll is readFile of an open file, and closes it.
+func readAll(f *os.File, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s: more than %d bytes", path, limit)
+		return nil, fmt.Errorf("%s: more than %d bytes", f.Name(), limit)
 	}
 	return b, nil
+}
+
+// openLog opens a log, which may be larger than memory; what is no file but a
+// pipe, or says like those of securityfs that it is empty, is read into it.
+func openLog(path string) (log io.ReaderAt, done func() error, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+		return f, f.Close, nil
+	}
+	b, err := readAll(f, maxLog)
+	return bytes.NewReader(b), func() error { return nil }, err
 }

@@ -42,9 +42,7 @@ func quote(t transport.TPM, keyType string, nonce []byte, pcrs []int) (q quoted,
 	if err != nil {
 		return quoted{}, fmt.Errorf("the TPM's key: %w", err)
 	}
-	if q.pem, err = key.PEM(); err != nil {
-		return quoted{}, err
-	}
+	q.pem = key.PEM()
 	for range quoteTries {
 		err = q.try(t, ak, key, nonce, pcrs)
 		if !errors.Is(err, tpm.ErrPCRDigest) {

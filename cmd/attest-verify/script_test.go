@@ -1,14 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +25,7 @@ import (
 	"diglim/internal/rpmtest"
 	"diglim/rpmhdr"
 	"diglim/tpm"
+	"diglim/tpm/imalog"
 	"diglim/tpm/tpmtest"
 
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
@@ -70,12 +76,15 @@ func TestScript(t *testing.T) {
 			return err == nil, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":   cmdExits,
-			"swtpm":   cmdSwtpm,
-			"measure": cmdMeasure,
-			"flip":    cmdFlip,
-			"cutlog":  cmdCut,
-			"list":    cmdList(t, map[string]*openpgp.Entity{"vendor": vendor, "stranger": stranger}),
+			"exits":     cmdExits,
+			"swtpm":     cmdSwtpm,
+			"machine":   cmdMachine,
+			"setpolicy": cmdSetPolicy,
+			"measure":   cmdMeasure,
+			"flip":      cmdFlip,
+			"cutlog":    cmdCut,
+			"behead":    cmdBehead,
+			"list":      cmdList(t, map[string]*openpgp.Entity{"vendor": vendor, "stranger": stranger}),
 		},
 	})
 }
@@ -108,12 +117,41 @@ func cmdFlip(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o644))
 }
 
+// setpolicy REGEXP TEXT FROM TO: writes a policy in which the first match is
+// replaced. There must be one.
+func cmdSetPolicy(ts *testscript.TestScript, _ bool, args []string) {
+	from := ts.ReadFile(args[2])
+	re, err := regexp.Compile(args[0])
+	ts.Check(err)
+	at := re.FindStringSubmatchIndex(from)
+	if at == nil {
+		ts.Fatalf("%s does not match %s", args[2], args[0])
+	}
+	text := re.ExpandString(nil, strings.ReplaceAll(args[1], `\n`, "\n"), from, at)
+	ts.Check(os.WriteFile(ts.MkAbs(args[3]), []byte(from[:at[0]]+string(text)+from[at[1]:]), 0o644))
+}
+
 // cutlog FILE N: drop the last N bytes.
 func cmdCut(ts *testscript.TestScript, _ bool, args []string) {
 	b := ts.ReadFile(args[0])
 	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(b[:len(b)-n]), 0o644))
+}
+
+// behead FILE N: drop the first N entries of an IMA log.
+func cmdBehead(ts *testscript.TestScript, _ bool, args []string) {
+	log := []byte(ts.ReadFile(args[0]))
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	for e, err := range imalog.Entries(bytes.NewReader(log), imalog.Layout{Hash: digest.SHA1}) {
+		ts.Check(err)
+		if e.Number == n+1 {
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), log[e.Offset:], 0o644))
+			return
+		}
+	}
+	ts.Fatalf("%s has no %d entries", args[0], n+1)
 }
 
 // swtpm starts a TPM and puts its socket into $TPM.
@@ -124,30 +162,75 @@ func cmdSwtpm(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("TPM", socket)
 }
 
-// startSwtpm returns the socket of a new TPM. swtpm goes into the background
-// by itself when its sockets are there.
+// startSwtpm returns the socket of a new TPM.
 func startSwtpm() (socket string, stop func() error, err error) {
 	dir, err := os.MkdirTemp("", "swtpm") // a socket's path has to be short
 	if err != nil {
 		return "", nil, err
 	}
-	pid := filepath.Join(dir, "pid")
-	out, err := exec.Command("swtpm", "socket", "--tpm2", "--daemon", "--pid", "file="+pid, "--tpmstate", "dir="+dir,
-		"--server", "type=unixio,path="+dir+"/tpm", "--ctrl", "type=unixio,path="+dir+"/ctrl", "--flags", "not-need-init,startup-clear").CombinedOutput()
-	if err != nil {
-		return "", nil, errors.Join(fmt.Errorf("swtpm: %w: %s", err, out), os.RemoveAll(dir))
+	if err := powerOn(dir, "startup-clear"); err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	text, err := os.ReadFile(pid)
+	return dir + "/tpm", func() error { return errors.Join(powerOff(dir, syscall.SIGTERM), os.RemoveAll(dir)) }, nil
+}
+
+// powerOn starts a TPM with the state in dir. swtpm goes into the background
+// by itself when its sockets are there.
+func powerOn(dir, startup string) error {
+	out, err := exec.Command("swtpm", "socket", "--tpm2", "--daemon", "--pid", "file="+dir+"/pid", "--tpmstate", "dir="+dir,
+		"--server", "type=unixio,path="+dir+"/tpm", "--ctrl", "type=unixio,path="+dir+"/ctrl", "--flags", "not-need-init,"+startup).CombinedOutput()
 	if err != nil {
-		return "", nil, err
+		return fmt.Errorf("swtpm: %w: %s", err, out)
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	return nil
+}
+
+// powerOff ends a TPM, and waits until its connection ends with it.
+func powerOff(dir string, signal syscall.Signal) error {
+	text, err := os.ReadFile(dir + "/pid")
 	if err != nil {
-		return "", nil, err
+		return err
 	}
-	return dir + "/tpm", func() error {
-		return errors.Join(syscall.Kill(n, syscall.SIGTERM), os.RemoveAll(dir))
-	}, nil
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return err
+	}
+	c, err := net.Dial("unix", dir+"/ctrl")
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, signal); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	io.Copy(io.Discard, c) // until it ends, in whatever way
+	return c.Close()
+}
+
+// machine reboot|suspend|cut|clear: what happens to the TPM of a machine.
+func cmdMachine(ts *testscript.TestScript, _ bool, args []string) {
+	dir := filepath.Dir(ts.Getenv("TPM"))
+	t, err := openTPM(ts.Getenv("TPM"))
+	ts.Check(err)
+	startup, signal := "startup-clear", syscall.SIGTERM
+	switch args[0] {
+	case "reboot":
+		_, err = tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}.Execute(t)
+	case "suspend":
+		_, err = tpm2.Shutdown{ShutdownType: tpm2.TPMSUState}.Execute(t)
+		startup = "startup-state"
+	case "cut":
+		signal = syscall.SIGKILL
+	case "clear":
+		_, err = tpm2.Clear{AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHPlatform, Auth: tpm2.PasswordAuth(nil)}}.Execute(t)
+	default:
+		err = fmt.Errorf("nothing called %q happens to a machine", args[0])
+	}
+	ts.Check(errors.Join(err, t.Close()))
+	if args[0] == "clear" {
+		return
+	}
+	ts.Check(powerOff(dir, signal))
+	ts.Check(powerOn(dir, startup))
 }
 
 // A restless host extends a PCR after each of its first quotes.
@@ -307,17 +390,27 @@ func TestAttack14Nonces(t *testing.T) {
 	}
 }
 
-func TestParsePCRs(t *testing.T) {
-	for in, want := range map[string][]int{"0-10": {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, "23": {23}, "10,0-1,1": {0, 1, 10}} {
-		if got, err := parsePCRs(in); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("%q: %v, %v", in, got, err)
+// Row 16: a nonce is hexadecimal and nothing else, so that one text never means
+// two challenges.
+func TestAttack16NonceHasOneEncoding(t *testing.T) {
+	nonce := []byte("sixteen byte one")
+	if b, err := parseNonce(hex.EncodeToString(nonce), minNonce); err != nil || string(b) != string(nonce) {
+		t.Fatalf("%q, %v", b, err)
+	}
+	for _, other := range []string{
+		string(nonce), base64.StdEncoding.EncodeToString(nonce), base64.RawURLEncoding.EncodeToString(nonce),
+		"0x" + hex.EncodeToString(nonce), hex.EncodeToString(nonce) + "\n", hex.EncodeToString(nonce)[1:], strings.Join(strings.Split(hex.EncodeToString(nonce), ""), ":"),
+	} {
+		if b, err := parseNonce(other, 1); err == nil {
+			t.Errorf("%q is the nonce %x", other, b)
 		}
 	}
-	for _, bad := range []string{"", ",", "24", "-1", "3-1", "a", "1-", "0-24", "1,,2"} {
-		if got, err := parsePCRs(bad); err == nil {
-			t.Errorf("%q: %v", bad, got)
-		}
+	// Base64 that happens to be hexadecimal too is read as that.
+	if b, err := parseNonce("abcdabcd", 1); err != nil || hex.EncodeToString(b) != "abcdabcd" {
+		t.Errorf("%x, %v", b, err)
 	}
 }
 
-func TestManPage(t *testing.T) { clitest.ManPage(t, "attest-verify", run, "collect", "check") }
+func TestManPage(t *testing.T) {
+	clitest.ManPage(t, "attest-verify", run, "collect", "check", "replay")
+}

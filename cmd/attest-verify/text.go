@@ -8,6 +8,7 @@ import (
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
+	"diglim/internal/evidence"
 )
 
 // What people are shown at most; JSON has all.
@@ -30,6 +31,9 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	}
 	if a.Quoted {
 		fmt.Fprintf(b, ", reset %d", a.Resets)
+		if a.SinceLast != "" {
+			fmt.Fprintf(b, ", %s since it was last seen", a.SinceLast)
+		}
 	}
 	fmt.Fprintln(b)
 	for _, notes := range []bool{false, true} {
@@ -41,19 +45,44 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	}
 	fmt.Fprintln(b)
 	packages := map[string]bool{}
+	ruled := 0
 	for _, k := range a.Known {
+		if k.Sources[0].Reason != "" {
+			ruled++
+		}
 		if p := k.Sources[0].Package; p != "" {
 			packages[p] = true
 		}
 	}
-	fmt.Fprintf(b, "  known     %s from %s\n", logEntries(len(a.Known)), cli.Plural(len(packages), "package"))
+	if a.Omitted.Findings > 0 {
+		fmt.Fprintf(b, "  and       %s more\n", cli.Plural(a.Omitted.Findings, "finding"))
+	}
+	least := ""
+	if a.Omitted.Known > 0 {
+		least = "at least "
+	}
+	fmt.Fprintf(b, "  known     %s from %s%s", logEntries(len(a.Known)+a.Omitted.Known), least, cli.Plural(len(packages), "package"))
+	if ruled > 0 {
+		fmt.Fprintf(b, ", %s by the policy's own word", cli.Count(ruled))
+	}
+	fmt.Fprintln(b)
+	if n := len(a.Firmware); n > 0 {
+		fmt.Fprintf(b, "  firmware  its log explains %s:", cli.Plural(n, "PCR"))
+		for _, r := range a.Firmware {
+			fmt.Fprintf(b, " %d", r.PCR)
+		}
+		fmt.Fprintln(b)
+	}
 	if a.Lists.Unsigned > 0 {
-		fmt.Fprintf(b, "  caution   %s that nobody signed believed, because of --allow-unsigned\n", cli.Plural(a.Lists.Unsigned, "list"))
+		fmt.Fprintf(b, "  caution   %s that nobody signed believed\n", cli.Plural(a.Lists.Unsigned, "list"))
 	}
 	if verbose {
 		for _, k := range a.Known {
 			from := k.Sources[0].Package
-			if from == "" {
+			switch {
+			case k.Sources[0].Reason != "":
+				from = "the policy: " + k.Sources[0].Reason
+			case from == "":
 				from = "a digest list"
 			}
 			fmt.Fprintf(b, "  known     entry %s   %s   %s   %s\n", cli.Count(k.Entry), k.Path, k.Digest, cli.Text(from))
@@ -61,14 +90,14 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	}
 	for i, m := range a.Unproven {
 		if i == maxUnproven {
-			fmt.Fprintf(b, "  unproven  and %s more\n", cli.Count(len(a.Unproven)-i))
+			fmt.Fprintf(b, "  unproven  and %s more\n", cli.Count(len(a.Unproven)-i+a.Omitted.Unproven))
 			break
 		}
 		fmt.Fprintf(b, "  unproven  entry %s   %s\n", cli.Count(m.Entry), m.Path)
 	}
 	for _, f := range a.Findings {
 		if f.Code == attest.NoKey {
-			fmt.Fprintf(b, "hint: give the key that was kept when the host was enrolled with --ak, e.g. its %s\n", akFile)
+			fmt.Fprintf(b, "hint: give the key that was kept when the host was enrolled with --ak, e.g. its %s\n", evidence.AKFile)
 		}
 	}
 	return b.Flush()
@@ -85,6 +114,9 @@ func writeFinding(w io.Writer, f attest.Finding) {
 	about := "evidence"
 	if f.Entry > 0 {
 		about = "entry " + cli.Count(f.Entry)
+	}
+	if f.Event > 0 {
+		about = "event " + cli.Count(f.Event)
 	}
 	fmt.Fprintf(w, "\n  %-12s", about)
 	if f.Entry > 0 {

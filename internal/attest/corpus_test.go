@@ -39,17 +39,18 @@ func TestCorpus(t *testing.T) {
 		runs = append(runs, run{dir, quote, "ak.pub", ima + "/ibmtss/imatest-11.log"})
 	}
 	var b strings.Builder
-	fmt.Fprintln(&b, "evidence\tlog\tentries\tproven\tviolations\tall known\tfindings\tall but one known")
+	fmt.Fprintln(&b, "evidence\tlog\tentries\tproven\tstate\tviolations\tall known\tfindings\tfirmware PCRs\tall but one known")
 	for _, r := range runs {
 		nonce, err := hex.DecodeString(string(bytes.TrimSpace(corpus.Read(t, r.dir, "nonce.hex"))))
 		if err != nil {
 			t.Fatal(err)
 		}
+		log := corpus.Read(t, r.log)
 		ev := attest.Evidence{
 			Quote:     corpus.Read(t, r.dir, r.quote+".msg"),
 			Signature: corpus.Read(t, r.dir, r.quote+".sig"),
 			PCRs:      corpus.Read(t, r.dir, r.quote+".pcrs"),
-			IMALog:    corpus.Read(t, r.log),
+			IMALog:    bytes.NewReader(log),
 		}
 		judge := func(known *policy.Files) attest.Verdict {
 			bank := digest.SHA256
@@ -58,17 +59,27 @@ func TestCorpus(t *testing.T) {
 			}
 			return attest.Judge(ev, attest.Challenge{Nonce: nonce, AK: corpus.Read(t, r.dir, r.key)}, &policy.Policy{Bank: bank, PCR: policy.IMAPCR, Known: *known})
 		}
-		all := judge(files(ev.IMALog, digest.Digest{}))
+		all := judge(files(log, digest.Digest{}))
 		var codes []string
 		for _, f := range all.Findings {
 			codes = append(codes, string(f.Code))
 		}
+		explained := 0
+		if filepath.Dir(r.dir) == guests {
+			ev.Firmware = corpus.Read(t, r.dir, "bios.bin")
+			v := attest.Judge(ev, attest.Challenge{Nonce: nonce, AK: corpus.Read(t, r.dir, r.key)},
+				&policy.Policy{Bank: digest.SHA256, PCR: policy.IMAPCR, Known: *files(log, digest.Digest{}), Firmware: []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}})
+			explained = len(v.Firmware)
+			if v.Outcome > all.Outcome {
+				t.Errorf("%s: %v, and %v with the firmware's log", r.quote, all.Outcome, v.Outcome)
+			}
+		}
 		but := attest.CouldNotTell
 		if n := len(all.Known); n > 0 {
-			but = judge(files(ev.IMALog, all.Known[n-1].Digest)).Outcome
+			but = judge(files(log, all.Known[n-1].Digest)).Outcome
 		}
-		fmt.Fprintf(&b, "%s/%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", filepath.Base(r.dir), r.quote, filepath.Base(r.log),
-			all.Entries, all.Proven, all.Violations, all.Outcome, strings.Join(codes, " "), but)
+		fmt.Fprintf(&b, "%s/%s\t%s\t%d\t%d\t%s\t%d\t%s\t%s\t%d\t%s\n", filepath.Base(r.dir), r.quote, filepath.Base(r.log),
+			all.Entries, all.Proven, all.Log, all.Violations, all.Outcome, strings.Join(codes, " "), explained, but)
 	}
 	corpus.Table(t, "testdata/corpus.tsv", b.String())
 }
@@ -77,7 +88,11 @@ func TestCorpus(t *testing.T) {
 func files(log []byte, but digest.Digest) *policy.Files {
 	var known policy.Files
 	known.Add(digest.Sum(digest.SHA256, []byte("a file of no log")), policy.Source{})
-	for e, err := range imalog.Entries(log) {
+	layouts, err := imalog.Layouts(bytes.NewReader(log))
+	if err != nil {
+		return &known
+	}
+	for e, err := range imalog.Entries(bytes.NewReader(log), layouts[0]) {
 		if err != nil {
 			break
 		}

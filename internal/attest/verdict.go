@@ -40,15 +40,68 @@ type Verdict struct {
 	Known    []Measured `json:"known"`    // proven entries whose file is known
 	Unproven []Measured `json:"unproven"` // entries that the quote does not cover
 
-	Entries    int `json:"entries"`    // in the log
-	Proven     int `json:"proven"`     // covered by the quote
-	Violations int `json:"violations"` // among the proven
+	Log        LogState `json:"log,omitempty"` // how log and quote go together; none if that cannot be told
+	Omitted    Omitted  `json:"omitted"`       // what is counted and not listed, because of MaxKept
+	Entries    int      `json:"entries"`       // in the log
+	Proven     int      `json:"proven"`        // covered by the quote
+	Violations int      `json:"violations"`    // among the proven
 
-	// From the quote, once it is verified.
-	Quoted   bool   `json:"quote_verified"`
-	Clock    uint64 `json:"clock_ms"`
-	Resets   uint32 `json:"reset_count"`
-	Restarts uint32 `json:"restart_count"`
+	Firmware []Register `json:"firmware"` // PCRs that the firmware's log explains, of those that it has to
+
+	// Checkpoint is for the next challenge; only of a trusted host.
+	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
+
+	TPM
+
+	// Seen is what to give as Challenge.Last the next time; nil if the quote
+	// was not verified with the verifier's own key, or if the TPM went back.
+	Seen *Seen `json:"-"`
+}
+
+// A Checkpoint is how far a host's log was proven. The verifier keeps it, and
+// guards it as it guards the key: what came before it is not judged again.
+type Checkpoint struct {
+	Resets  uint32        `json:"reset_count"` // of the TPM: it is good for one boot
+	PCR     int           `json:"pcr"`
+	Value   digest.Digest `json:"value"`   // of the PCR
+	Entries int           `json:"entries"` // that made the value, from the boot
+	Last    digest.Digest `json:"last"`    // of the last one's template data, by the bank's hash
+	Seen    int           `json:"seen"`    // entries that the log had, proven or not
+}
+
+// MaxKept is how much of findings, known and unproven entries a verdict lists,
+// in bytes as this package counts them; the rest is judged all the same.
+const MaxKept = 8 << 20
+
+// Omitted counts what a verdict does not list.
+type Omitted struct {
+	Findings int `json:"findings"`
+	Known    int `json:"known"`
+	Unproven int `json:"unproven"`
+}
+
+// A LogState is how the log and the quote go together.
+type LogState string
+
+// The states of a log. The first two are those of an honest host, whose log is
+// read after its quote.
+const (
+	UpToQuote    LogState = "up to the quote"    // all of it is proven
+	AheadOfQuote LogState = "ahead of the quote" // it goes on after what is proven
+	BehindQuote  LogState = "behind the quote"   // it begins with the boot and does not arrive
+	Trimmed      LogState = "trimmed"            // it begins after the boot
+	Tampered     LogState = "tampered"           // an entry is not what was hashed
+)
+
+// why explains a log that does not arrive at the quoted value.
+func (s LogState) why() string {
+	switch s {
+	case Tampered:
+		return "it was tampered with, an entry is not what was hashed"
+	case Trimmed:
+		return "it was trimmed, its first entry is not that of the boot"
+	}
+	return "it is behind the quote, or entries were removed or changed and hashed anew"
 }
 
 // A Finding is a fact that stands between a host and trust, or one that the
@@ -59,6 +112,7 @@ type Finding struct {
 	Unproven bool    `json:"unproven,omitempty"` // about an entry that the quote does not cover
 
 	Entry  int           `json:"entry,omitempty"` // number in the log, from 1; 0 if it is about no entry
+	Event  int           `json:"event,omitempty"` // the same for the firmware's log
 	Path   Path          `json:"path,omitempty"`
 	Digest digest.Digest `json:"digest,omitzero"` // as found
 
@@ -72,6 +126,13 @@ type Finding struct {
 type Packaged struct {
 	Digest digest.Digest `json:"digest"`
 	policy.Source
+}
+
+// A Register is a PCR whose quoted value a log explains.
+type Register struct {
+	PCR    int           `json:"pcr"`
+	Value  digest.Digest `json:"value"`
+	Events int           `json:"events"`
 }
 
 // Measured is an entry about a file.
@@ -98,17 +159,6 @@ const (
 	Malformed     Code = "evidence-malformed"
 )
 
-// Findings about the quote.
-const (
-	NotAQuote      Code = "not-a-quote"
-	WeakAlgorithm  Code = "algorithm-not-accepted"
-	KeyNotSuitable Code = "ak-not-suitable"
-	BadSignature   Code = "bad-signature"
-	WrongNonce     Code = "wrong-nonce"
-	OtherPCRs      Code = "pcr-selection-differs"
-	WrongPCRs      Code = "pcr-values-differ"
-)
-
 // Findings about the log as a whole.
 const (
 	PCRNotQuoted    Code = "pcr-not-quoted"
@@ -117,6 +167,20 @@ const (
 	SecondPCR       Code = "entries-on-another-pcr"
 	NoAggregate     Code = "boot-aggregate-missing"
 	NothingMeasured Code = "nothing-measured"
+	PaddedSHA1      Code = "padded-sha1"
+	Continued       Code = "log-continued"
+	NotProgressed   Code = "tail-still-unproven"
+	NotTheLast      Code = "log-differs-from-last"
+)
+
+// Findings about the firmware's log.
+const (
+	FirmwareDiffers Code = "firmware-log-does-not-replay"
+	FirmwareBank    Code = "firmware-log-lacks-bank"
+	UnknownEvent    Code = "unknown-event"
+	LateEvent       Code = "late-event"
+	NoSecureBoot    Code = "secure-boot-off"
+	SecureBootState Code = "secure-boot-unclear"
 )
 
 // Findings about an entry.
@@ -126,6 +190,7 @@ const (
 	WrongHash       Code = "template-hash-differs"
 	UnknownTemplate Code = "unknown-template"
 	UnknownFile     Code = "unknown-file"
+	DeniedFile      Code = "denied-file"
 	Violation       Code = "violation"
 	ViolationData   Code = "violation-with-data"
 )

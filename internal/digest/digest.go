@@ -5,6 +5,9 @@ package digest
 
 import (
 	"bytes"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
 	"hash"
@@ -66,6 +69,24 @@ func Parse(text string) (Digest, error) {
 
 // Sum hashes data. The algorithm must be Available.
 func Sum(alg Algorithm, data ...[]byte) Digest {
+	if len(data) == 1 {
+		// What TPMs and logs hash with, without a running hash made for it.
+		d := Digest{alg: alg}
+		switch alg {
+		case SHA1:
+			*(*[sha1.Size]byte)(d.b[:]) = sha1.Sum(data[0])
+			return d
+		case SHA256:
+			*(*[sha256.Size]byte)(d.b[:]) = sha256.Sum256(data[0])
+			return d
+		case SHA384:
+			*(*[sha512.Size384]byte)(d.b[:]) = sha512.Sum384(data[0])
+			return d
+		case SHA512:
+			d.b = sha512.Sum512(data[0])
+			return d
+		}
+	}
 	h := alg.Hash()
 	for _, b := range data {
 		h.Write(b)

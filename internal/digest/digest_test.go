@@ -106,3 +106,12 @@ func TestJSON(t *testing.T) {
 		t.Errorf("%v, %v", e, err)
 	}
 }
+
+// A sum in one piece is the sum in several.
+func TestSumOfPieces(t *testing.T) {
+	for alg := MD4; alg.Valid(); alg++ {
+		if alg.Available() && Sum(alg, []byte("abc")) != Sum(alg, []byte("a"), []byte("bc")) {
+			t.Errorf("%s: %s", alg, Sum(alg, []byte("abc")))
+		}
+	}
+}

@@ -4,8 +4,11 @@ package policy
 
 import (
 	"iter"
+	"slices"
+	"time"
 
 	"diglim/internal/digest"
+	"diglim/tpm"
 )
 
 // IMAPCR is the PCR that IMA extends unless it is told otherwise
@@ -18,25 +21,88 @@ type Policy struct {
 	PCR   int              // the PCR that measured files extend
 	Known Files            // what may have been measured
 
+	// Denied are digests that no list makes good, with the reason.
+	Denied map[digest.Digest]string
+	// Firmware are the PCRs whose quoted values the firmware's log has to
+	// explain. Of a PCR that is not among them nothing is said.
+	Firmware []int
+
+	// SecureBoot wants the log, which has to explain PCR 7, to say that Secure
+	// Boot was on.
+	SecureBoot bool
+
 	// ReportViolations makes violations (a file was written while it was
 	// measured, so that nobody knows what was read) something to report and
-	// no reason for distrust.
+	// no reason for distrust; ReportUnknown does the same for unknown files.
 	ReportViolations bool
+	ReportUnknown    bool
+
+	// ReportPadded does the same for kernels before 5.8, which extend every
+	// bank with SHA-1 and zeros. Without it their logs are no proof.
+	ReportPadded bool
+
+	Quoted      []tpm.PCR     // must be quoted
+	Extended    []tpm.PCR     // must be quoted, and not have the value they had at reset
+	Expected    []Expectation // must be quoted, and have one of these values
+	MinFirmware uint64        // oldest firmware version of a TPM
+	NamedKey    bool          // the attestation key must be known by its public area
+
+	Serial uint64    // of the policy; one with a lower serial is older
+	From   time.Time // the policy is valid from then on, if it is not zero
+	Until  time.Time // and before then, if it is not zero
 }
+
+// ValidAt reports whether the policy is valid at a time. At the zero time only
+// one that is always valid is.
+func (p *Policy) ValidAt(now time.Time) bool {
+	if p.From.IsZero() && p.Until.IsZero() {
+		return true
+	}
+	return !now.IsZero() && !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until))
+}
+
+// An Expectation is the values that a PCR may have.
+type Expectation struct {
+	PCR    tpm.PCR
+	Values []digest.Digest
+	Reason string
+}
+
+// Find returns the sources of a file that was measured at a path; none if it
+// is not known, or known at other paths only.
+func (p *Policy) Find(d digest.Digest, path string) []Source {
+	sources := p.Known.Find(d)
+	elsewhere := func(s Source) bool { return s.There && s.Path != path }
+	if !slices.ContainsFunc(sources, elsewhere) {
+		return sources
+	}
+	return slices.DeleteFunc(slices.Clone(sources), elsewhere)
+}
+
+// SecureBootPCR is the PCR that the firmware measures its Secure Boot settings
+// into (PC Client Platform Firmware Profile section 2.3.4).
+const SecureBootPCR = 7
 
 // Rejects reports whether p can trust no host at all: there is none, it has
-// no bank, or it knows no file.
+// no bank or a PCR that no host has, it wants Secure Boot and not what proves
+// it, or it knows no file.
 func (p *Policy) Rejects() bool {
-	return p == nil || !p.Bank.Available() || p.Known.Len() == 0
+	if p == nil || !p.Bank.Available() || p.Known.Len() == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) {
+		return true
+	}
+	none := func(pcr int) bool { return pcr < 0 || pcr >= tpm.PCRCount }
+	return none(p.PCR) || slices.ContainsFunc(p.Firmware, none)
 }
 
-// A Source says where a known digest comes from. It is for the reader of a
-// verdict; no decision depends on it.
+// A Source says where a known digest comes from. But for There, it is for the
+// reader of a verdict, and no decision depends on it.
 type Source struct {
 	Package string `json:"package,omitempty"` // none if the file is the list itself
-	List    string `json:"list"`              // file name of the digest list
+	List    string `json:"list,omitempty"`    // file name of the digest list
 	Path    string `json:"path,omitempty"`    // of the file in the package
 	Signer  string `json:"signer,omitempty"`
+	Reason  string `json:"reason,omitempty"` // that the policy gives for a file of no package
+	There   bool   `json:"-"`                // known at Path only
 }
 
 // Files is a set of known files. A file is known by the algorithm and the

@@ -18,6 +18,11 @@ func TestRejects(t *testing.T) {
 		"no file":             {&Policy{Bank: digest.SHA256, PCR: IMAPCR}, true},
 		"no bank":             {&Policy{PCR: IMAPCR, Known: known}, true},
 		"a bank of no hash":   {&Policy{Bank: digest.SM3, PCR: IMAPCR, Known: known}, true},
+		"PCR 24":              {&Policy{Bank: digest.SHA256, PCR: 24, Known: known}, true},
+		"PCR -1":              {&Policy{Bank: digest.SHA256, PCR: -1, Known: known}, true},
+		"firmware PCR 24":     {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{24}}, true},
+		"Secure Boot alone":   {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{0}, SecureBoot: true}, true},
+		"Secure Boot, PCR 7":  {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{7}, SecureBoot: true}, false},
 		"a bank and one file": {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known}, false},
 	} {
 		if got := c.policy.Rejects(); got != c.want {

@@ -1,6 +1,7 @@
 package imalog_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"diglim/internal/corpus"
+	"diglim/tpm/imalog"
 )
 
 // TestCorpus keeps what becomes of every log and non-log of the corpus in
@@ -23,11 +25,15 @@ func TestCorpus(t *testing.T) {
 		t.Fatalf("%d logs of guests, %v", len(guests), err)
 	}
 	var b strings.Builder
-	fmt.Fprintln(&b, "file\tentries\tknown\tviolations\thash wrong\tresult")
+	fmt.Fprintln(&b, "file\tlayout\tentries\tknown\tviolations\thash wrong\tresult")
 	for _, name := range slices.Concat(samples, guests) {
 		log, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
+		}
+		layout := "none"
+		if layouts, _ := imalog.Layouts(bytes.NewReader(log)); len(layouts) > 0 {
+			layout = fmt.Sprint(layouts)
 		}
 		all, err := parse(log)
 		known, violations, wrong := 0, 0, 0
@@ -47,7 +53,7 @@ func TestCorpus(t *testing.T) {
 			result = err.Error()
 		}
 		parts := strings.Split(filepath.ToSlash(name), "/")
-		fmt.Fprintf(&b, "%s\t%d\t%d\t%d\t%d\t%s\n", strings.Join(parts[len(parts)-3:], "/"), len(all), known, violations, wrong, result)
+		fmt.Fprintf(&b, "%s\t%s\t%d\t%d\t%d\t%d\t%s\n", strings.Join(parts[len(parts)-3:], "/"), layout, len(all), known, violations, wrong, result)
 	}
 	corpus.Table(t, "testdata/corpus.tsv", b.String())
 }

@@ -2,16 +2,18 @@
 // (securityfs ima/binary_runtime_measurements) and replays it.
 //
 // The format is that of ima_measurements_show in the kernel's
-// security/integrity/ima/ima_fs.c, integers in little-endian order:
+// security/integrity/ima/ima_fs.c:
 //
 //	u32 PCR | template hash | u32 length, template name | u32 length, template data
 //
 // The template "ima" of old has no length in front of its data: a 20-byte
 // digest, a 32-bit length and a name.
 //
-// The template hash is SHA-1 in the log everybody knows; kernels since 6.10
-// offer one log a bank, with that bank's hash. Nothing in the file says which:
-// it follows from where the first entry's template name starts.
+// Two things a log does not say of itself, its Layout: which algorithm made
+// the template hashes (SHA-1 in the log everybody knows; kernels since 6.10
+// offer one log a bank), and the byte order of its integers (the host's,
+// unless it was booted with ima_canonical_fmt). Layouts finds those that are
+// possible; the one that arrives at the quoted PCR is the right one.
 package imalog
 
 import (
@@ -19,6 +21,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 
 	"diglim/internal/digest"
@@ -29,11 +32,16 @@ import (
 const (
 	MaxTemplate  = 255     // template name or format
 	MaxData      = 1 << 20 // template data
-	MaxAlgorithm = 16      // hash algorithm name in a d-ng field, with ":" and NUL
+	MaxAlgorithm = 24      // type and hash algorithm in a d-ngv2 field, with ":" and NUL
 	MaxPath      = 4096    // PATH_MAX, with NUL
 	MaxSignature = 1 << 16 // security.ima is an extended attribute: XATTR_SIZE_MAX
+	MaxEntry     = 4 + digest.MaxSize + 4 + MaxTemplate + 4 + MaxData
 	maxPCR       = 23
 )
+
+// headSize is how much of a log is looked at first, in bytes. It is more than a
+// first entry about the boot needs.
+const headSize = 64 << 10
 
 // Sizes of the template "ima". Its hash is over the digest and the name filled
 // up with zeros to one byte more (IMA_EVENT_NAME_LEN_MAX in ima.h).
@@ -42,7 +50,7 @@ const (
 	legacyName   = 255
 )
 
-// An Entry is one measurement. Its slices alias the log.
+// An Entry is one measurement. Its slices are good until the next one is read.
 type Entry struct {
 	Number    int   // counts from 1
 	Offset    int64 // of the entry in the log
@@ -52,11 +60,22 @@ type Entry struct {
 	Data      []byte // what Hash is the hash of; for template "ima" not as it stands in the log
 	Violation bool   // Hash is all zeros: the PCR was extended with all ones
 
-	// The fields of the data, for the templates ima-ng and ima-sig.
-	Known     bool          // whether Template is one of them
-	Digest    digest.Digest // of the file
-	Path      []byte        // without its NUL; any other byte may occur
-	Signature []byte        // value of security.ima; empty if none
+	// Known says that every field of the template is one of those below. The
+	// fields that the template does not have are zero.
+	Known       bool
+	Digest      digest.Digest // d, d-ng, d-ngv2: of the file
+	Verity      bool          // Digest is that of fs-verity, which is no digest of the content
+	Path        []byte        // n, n-ng: without its NUL; any other byte may occur
+	Signature   []byte        // sig: value of security.ima, or of security.evm; see ParseSignature
+	Buffer      []byte        // buf: what was measured itself
+	Appended    []byte        // modsig: PKCS #7
+	Unsigned    digest.Digest // d-modsig: of the file without Appended
+	EVM         []byte        // evmsig: value of security.evm
+	XattrNames  []byte        // xattrnames: separated by "|"
+	XattrSizes  []uint32      // xattrlengths
+	XattrValues []byte        // xattrvalues: one after the other
+	UID, GID    uint32        // iuid, igid
+	Mode        uint16        // imode
 }
 
 // Authentic reports whether Hash is the hash of Data. In a violation it is
@@ -65,28 +84,88 @@ func (e *Entry) Authentic() bool {
 	return !e.Violation && digest.Sum(e.Hash.Algorithm(), e.Data) == e.Hash
 }
 
-// Entries yields the entries of a log in order. An error ends it; it is a
-// *wire.Error that says which entry, and where. An empty log has no entries
-// and no error.
-//
-// The entry yielded is reused for the next one.
-func Entries(log []byte) iter.Seq2[*Entry, error] {
-	return func(yield func(*Entry, error) bool) {
-		if len(log) == 0 {
-			return
-		}
-		r := wire.New("entry 1", binary.LittleEndian, log)
-		alg, err := hashOf(log)
-		if err != nil {
-			r.Fail(err)
-			yield(nil, r.Err())
-			return
-		}
-		p := parser{r: r, alg: alg}
-		for r.Len() > 0 {
+// A Layout is what one has to know to read a log.
+type Layout struct {
+	Hash      digest.Algorithm // of the template hashes
+	BigEndian bool
+}
+
+func (l Layout) String() string {
+	if l.BigEndian {
+		return l.Hash.String() + ", big-endian"
+	}
+	return l.Hash.String() + ", little-endian"
+}
+
+func (l Layout) order() binary.ByteOrder {
+	if l.BigEndian {
+		return binary.BigEndian
+	}
+	return binary.LittleEndian
+}
+
+// Layouts returns the layouts by which a log's first entry can be read, those
+// first by which its template hash is right. It is nearly always one. That
+// nothing can be read is an error; an empty log has no layout and no error.
+func Layouts(log io.ReaderAt) ([]Layout, error) {
+	head := make([]byte, headSize)
+	n, err := log.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, nil
+	}
+	var right, possible []Layout
+	for _, bigEndian := range []bool{false, true} {
+		for _, alg := range []digest.Algorithm{digest.SHA1, digest.SHA256, digest.SHA384, digest.SHA512} {
+			l := Layout{alg, bigEndian}
+			p := parser{Reader: wire.New("", l.order(), head[:n]), Layout: l}
 			p.next()
-			if r.Err() != nil {
-				yield(nil, p.located(r.Err()))
+			switch {
+			case p.Err() == nil && p.entry.Authentic():
+				right = append(right, l)
+			case p.named: // what follows the name may still be cut or bad: Entries will say
+				possible = append(possible, l)
+			}
+		}
+	}
+	if len(right)+len(possible) == 0 {
+		return nil, &wire.Error{Record: "entry 1", Err: errors.New("not an IMA log: no template name after the hash")}
+	}
+	return append(right, possible...), nil
+}
+
+// Entries yields the entries of a log in order. An error ends it; it is a
+// *wire.Error that says which entry, and where, or what log returned. An empty
+// log has no entries and no error.
+//
+// It takes two MaxEntry of memory at most, whatever the log's size. The entry
+// yielded is reused for the next one.
+func Entries(log io.ReaderAt, l Layout) iter.Seq2[*Entry, error] {
+	return func(yield func(*Entry, error) bool) {
+		w := window{log: log}
+		p := parser{Layout: l}
+		for {
+			// Every entry is parsed with all of it in sight.
+			if p.Reader == nil || p.Len() < MaxEntry && !w.end {
+				left := 0
+				if p.Reader != nil {
+					left = p.Len()
+				}
+				b, err := w.slide(left)
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				p.Reader = wire.New("", l.order(), b).At(w.at)
+			}
+			if p.Len() == 0 {
+				return
+			}
+			p.next()
+			if err := p.Err(); err != nil {
+				yield(nil, p.located(err))
 				return
 			}
 			if !yield(&p.entry, nil) {
@@ -96,18 +175,33 @@ func Entries(log []byte) iter.Seq2[*Entry, error] {
 	}
 }
 
-// hashOf finds the template hash's algorithm: the one after which the first
-// entry goes on with a length and a name of that many printable characters.
-func hashOf(log []byte) (digest.Algorithm, error) {
-	for _, alg := range []digest.Algorithm{digest.SHA1, digest.SHA256, digest.SHA384, digest.SHA512} {
-		r := wire.New("", binary.LittleEndian, log)
-		r.Bytes(4 + alg.Size())
-		name := r.Bytes(r.Count("characters", MaxTemplate))
-		if len(name) > 0 && printable(name) {
-			return alg, nil
-		}
+// A window is the part of a log that is in memory.
+type window struct {
+	log io.ReaderAt
+	buf []byte
+	at  int64 // offset of buf in the log
+	end bool  // buf goes up to the end of the log
+}
+
+// slide drops all but the last left bytes, and reads on.
+func (w *window) slide(left int) ([]byte, error) {
+	w.at += int64(len(w.buf) - left)
+	size := 2 * MaxEntry
+	if w.buf == nil {
+		size = headSize // most logs are small
 	}
-	return 0, errors.New("not an IMA log: no template name after the hash")
+	buf := w.buf[:cap(w.buf)]
+	if len(buf) < size {
+		buf = make([]byte, size)
+	}
+	copy(buf, w.buf[len(w.buf)-left:])
+	n, err := w.log.ReadAt(buf[left:], w.at+int64(left))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	w.end = err != nil
+	w.buf = buf[:left+n]
+	return w.buf, nil
 }
 
 func printable(b []byte) bool {
@@ -120,9 +214,15 @@ func printable(b []byte) bool {
 }
 
 type parser struct {
-	r     *wire.Reader
-	alg   digest.Algorithm
-	entry Entry
+	*wire.Reader
+	Layout
+	entry  Entry
+	named  bool    // the current entry's template has a name
+	fields []field // of entry.Template
+	known  bool    // all of them are
+	rare   bool    // entry.Template has fields other than digest, path and signature
+	data   wire.Reader
+	legacy [legacyDigest + legacyName + 1]byte
 }
 
 // located puts the entry's number into an error.
@@ -135,107 +235,83 @@ func (p *parser) located(err error) error {
 }
 
 func (p *parser) next() {
-	r := p.r
 	e := &p.entry
-	*e = Entry{Number: e.Number + 1, Offset: r.Offset()}
-	pcr := r.U32()
+	e.Number++
+	e.Offset = p.Offset()
+	if p.rare { // to clear all fields takes as long as to read those of most templates
+		*e = Entry{Number: e.Number, Offset: e.Offset, Template: e.Template, XattrSizes: e.XattrSizes[:0]}
+	}
+	e.Data, e.Path, e.Signature, e.Digest, e.Verity = nil, nil, nil, digest.Digest{}, false
+	p.named = false
+	pcr := p.U32()
 	if pcr > maxPCR {
-		r.FailAt(e.Offset, fmt.Errorf("PCR %d, the last is %d", pcr, maxPCR))
+		p.FailAt(e.Offset, fmt.Errorf("PCR %d, the last is %d", pcr, maxPCR))
 	}
 	e.PCR = int(pcr)
-	hash := r.Bytes(p.alg.Size())
+	hash := p.Bytes(p.Hash.Size())
+	at := p.Offset()
+	name := p.Bytes(p.Count("bytes of template name", MaxTemplate))
+	if p.Err() != nil {
+		return
+	}
+	if len(name) == 0 || !printable(name) {
+		p.FailAt(at, fmt.Errorf("bad template name %q", name))
+		return
+	}
+	p.named = true
 	e.Violation = zero(hash)
-	at := r.Offset()
-	name := r.Bytes(r.Count("bytes of template name", MaxTemplate))
-	if r.Err() != nil {
-		return
-	}
-	e.Hash, _ = digest.New(p.alg, hash) // of the right size, just read
-	switch string(name) {
-	case "ima-ng":
-		e.Template, e.Known = "ima-ng", true
-	case "ima-sig":
-		e.Template, e.Known = "ima-sig", true
-	case "ima":
-		e.Template = "ima"
-		e.Data = make([]byte, legacyDigest+legacyName+1)
-		copy(e.Data, r.Bytes(legacyDigest))
-		copy(e.Data[legacyDigest:], r.Bytes(r.Count("bytes of name", legacyName)))
-		return
-	default:
-		if len(name) == 0 || !printable(name) {
-			r.FailAt(at, fmt.Errorf("bad template name %q", name))
-			return
-		}
+	e.Hash, _ = digest.New(p.Hash, hash) // of the right size, just read
+	if string(name) != e.Template {
 		e.Template = string(name)
-	}
-	n := r.Count("bytes of template data", MaxData)
-	start := r.Offset()
-	e.Data = r.Bytes(n)
-	if r.Err() != nil || !e.Known {
-		return
-	}
-	p.fields(start)
-}
-
-// fields reads template data, d-ng | n-ng and for ima-sig | sig, each with a
-// 32-bit length in front (ima_template_lib.c). The cursor of the log takes the
-// error.
-func (p *parser) fields(start int64) {
-	e, r := &p.entry, p.r
-	f := wire.New("", binary.LittleEndian, e.Data).At(start)
-	e.Digest = fileDigest(f, f.Bytes(f.Count("bytes of digest", MaxAlgorithm+digest.MaxSize)))
-	at := f.Offset()
-	path := f.Bytes(f.Count("bytes of path", MaxPath))
-	if f.Err() == nil {
-		if i := bytes.IndexByte(path, 0); i < 1 || i != len(path)-1 {
-			f.FailAt(at, errors.New("path is empty, or without the one NUL at its end"))
-		} else {
-			e.Path = path[:i:i]
+		p.fields, p.known = grammar(e.Template)
+		switch e.Template {
+		case "ima", "ima-ng", "ima-ngv2", "ima-sig", "ima-sigv2":
+			p.rare = false
+		default:
+			p.rare = true
 		}
 	}
-	if e.Template == "ima-sig" {
-		e.Signature = f.Bytes(f.Count("bytes of signature", MaxSignature))
+	e.Known = p.known
+	if e.Template == "ima" {
+		p.template()
+		return
 	}
-	if err := f.Finish(); err != nil {
+	n := p.Count("bytes of template data", MaxData)
+	start := p.Offset()
+	e.Data = p.Bytes(n)
+	if p.Err() != nil || !e.Known {
+		return
+	}
+	p.data = *wire.New("", p.order(), e.Data).At(start)
+	for _, read := range p.fields {
+		read(e, &p.data)
+	}
+	if err := p.data.Finish(); err != nil {
 		var bad *wire.Error
 		errors.As(err, &bad) // Finish returns nothing else
-		r.FailAt(bad.Offset, bad.Err)
+		p.FailAt(bad.Offset, bad.Err)
 	}
 }
 
-// fileDigest reads a d-ng field: "sha256:", NUL, digest.
-func fileDigest(f *wire.Reader, field []byte) digest.Digest {
-	if f.Err() != nil {
-		return digest.Digest{}
+// template reads the data of template "ima".
+func (p *parser) template() {
+	e := &p.entry
+	sum := p.Bytes(legacyDigest)
+	at := p.Offset()
+	name := p.Bytes(p.Count("bytes of name", legacyName))
+	if p.Err() != nil {
+		return
 	}
-	at := f.Offset() - int64(len(field))
-	name, value, ok := bytes.Cut(field, []byte(":\x00"))
-	if !ok {
-		f.FailAt(at, errors.New("digest without the name of its algorithm"))
-		return digest.Digest{}
+	if len(name) == 0 || bytes.IndexByte(name, 0) >= 0 {
+		p.FailAt(at, errors.New("path is empty, or has a NUL"))
+		return
 	}
-	alg, err := algorithm(name)
-	if err != nil {
-		f.FailAt(at, err)
-		return digest.Digest{}
-	}
-	d, err := digest.New(alg, value)
-	if err != nil {
-		f.FailAt(at, err)
-	}
-	return d
-}
-
-// algorithm is digest.ByName without a string made for the usual names.
-func algorithm(name []byte) (digest.Algorithm, error) {
-	switch string(name) {
-	case "sha256":
-		return digest.SHA256, nil
-	case "sha1":
-		return digest.SHA1, nil
-	}
-	return digest.ByName(string(name))
+	clear(p.legacy[:])
+	copy(p.legacy[:], sum)
+	copy(p.legacy[legacyDigest:], name)
+	e.Data = p.legacy[:]
+	e.Digest, _ = digest.New(digest.SHA1, sum)
+	e.Path = name
 }
 
 func zero(b []byte) bool {

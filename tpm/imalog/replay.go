@@ -2,7 +2,6 @@ package imalog
 
 import (
 	"bytes"
-	"hash"
 
 	"diglim/internal/digest"
 )
@@ -10,58 +9,77 @@ import (
 // A Replay repeats what IMA did to one PCR and remembers when it had the
 // value that was quoted. Make one with NewReplay.
 type Replay struct {
-	hash   hash.Hash // of the bank
-	quoted []byte
-	ones   []byte // what a violation extends
-	value  []byte // of the PCR so far
-	buf    []byte
-	added  int
-	proven int // added when value was last quoted's, -1 if it never was
+	bank          digest.Algorithm
+	value, quoted digest.Digest
+	ones          []byte // what a violation extends
+	buf           []byte
+	padded        bool
+	zeros         []byte // what fills up SHA-1, for padded
+	added         int
+	proven        int // added when value was last quoted's, -1 if it never was
 }
 
-// NewReplay starts at zero, the value that PCRs 0 to 15 have after a reset.
-// quoted is the value to arrive at; its algorithm is the bank's and must be
-// Available.
-func NewReplay(quoted digest.Digest) *Replay {
-	size := quoted.Algorithm().Size()
+// NewReplay starts at a value of the PCR and is to arrive at the quoted one;
+// both are of one algorithm, the bank's, which must be Available.
+func NewReplay(start, quoted digest.Digest) *Replay {
+	bank := quoted.Algorithm()
 	r := &Replay{
-		hash:   quoted.Algorithm().Hash(),
-		quoted: quoted.Bytes(),
-		ones:   bytes.Repeat([]byte{0xff}, size),
-		value:  make([]byte, size),
-		buf:    make([]byte, 0, size),
+		bank:   bank,
+		value:  start,
+		quoted: quoted,
+		ones:   bytes.Repeat([]byte{0xff}, bank.Size()),
+		buf:    make([]byte, 0, 2*bank.Size()),
 		proven: -1,
 	}
 	r.look()
 	return r
 }
 
-// Add extends the PCR with an entry, whichever PCR it claims: with the bank's
-// hash of the template data, or for a violation with all ones (ima_queue.c,
-// ima_add_template_entry).
-//
-// Kernels before 5.8 padded the SHA-1 hash with zeros for the other banks;
-// those PCRs are not arrived at.
-func (r *Replay) Add(e *Entry) {
-	extend := r.ones
-	if !e.Violation {
-		r.hash.Reset()
-		r.hash.Write(e.Data)
-		extend = r.hash.Sum(r.buf)
-	}
-	r.hash.Reset()
-	r.hash.Write(r.value)
-	r.hash.Write(extend)
-	r.value = r.hash.Sum(r.value[:0])
-	r.added++
-	r.look()
+// Pad makes the replay that of a kernel before 5.8, which extended all banks
+// with the SHA-1 hash of the template data, filled up with zeros: what such a
+// PCR proves is as strong as SHA-1. It returns r.
+func (r *Replay) Pad() *Replay {
+	r.padded = true
+	r.zeros = make([]byte, max(0, r.bank.Size()-digest.SHA1.Size()))
+	return r
 }
 
-func (r *Replay) look() {
-	if bytes.Equal(r.value, r.quoted) {
-		r.proven = r.added
-	}
+// Zero is the value that PCRs 0 to 15 have after a reset.
+func Zero(bank digest.Algorithm) digest.Digest {
+	d, _ := digest.New(bank, make([]byte, bank.Size())) // the zero Digest if bank is not valid
+	return d
 }
+
+// Add extends the PCR with an entry, whichever PCR it claims: with the bank's
+// hash of the template data, or for a violation with all ones (ima_queue.c,
+// ima_add_template_entry). It reports whether the PCR then has the quoted
+// value.
+func (r *Replay) Add(e *Entry) bool {
+	r.buf = r.value.Append(r.buf[:0])
+	switch {
+	case e.Violation:
+		r.buf = append(r.buf, r.ones...)
+	case r.padded:
+		r.buf = digest.Sum(digest.SHA1, e.Data).Append(r.buf)
+		r.buf = append(r.buf, r.zeros...)
+	default:
+		r.buf = digest.Sum(r.bank, e.Data).Append(r.buf)
+	}
+	r.value = digest.Sum(r.bank, r.buf)
+	r.added++
+	return r.look()
+}
+
+func (r *Replay) look() bool {
+	if r.value != r.quoted {
+		return false
+	}
+	r.proven = r.added
+	return true
+}
+
+// Value is the value of the PCR so far.
+func (r *Replay) Value() digest.Digest { return r.value }
 
 // Proven is how many of the entries added the quoted value covers: the length
 // of the longest prefix that arrives at it. It is false if none does. True

@@ -52,7 +52,11 @@ type Quote struct {
 	Type       uint16
 	Signer     []byte
 	Nonce      []byte
+	Clock      uint64
+	Resets     uint32
+	Restarts   uint32
 	Safe       byte
+	Firmware   uint64
 	Banks      []Bank
 	DigestHash uint16 // hash for the PCR digest
 	PCRDigest  []byte // nil: made from the banks' values
@@ -65,7 +69,11 @@ func NewQuote(nonce []byte, banks ...Bank) Quote {
 		Type:       AttestQuote,
 		Signer:     append([]byte{0, SHA256}, make([]byte, 32)...),
 		Nonce:      nonce,
+		Clock:      123456,
+		Resets:     7,
+		Restarts:   1,
 		Safe:       1,
+		Firmware:   0x2019102300163636,
 		Banks:      banks,
 		DigestHash: SHA256,
 	}
@@ -78,11 +86,11 @@ func (q Quote) Attest() []byte {
 	b = be.AppendUint16(b, q.Type)
 	b = appendSized(b, q.Signer)
 	b = appendSized(b, q.Nonce)
-	b = be.AppendUint64(b, 123456) // clock
-	b = be.AppendUint32(b, 7)      // resets
-	b = be.AppendUint32(b, 1)      // restarts
+	b = be.AppendUint64(b, q.Clock)
+	b = be.AppendUint32(b, q.Resets)
+	b = be.AppendUint32(b, q.Restarts)
 	b = append(b, q.Safe)
-	b = be.AppendUint64(b, 0x2019102300163636) // firmware
+	b = be.AppendUint64(b, q.Firmware)
 	b = be.AppendUint32(b, uint32(len(q.Banks)))
 	h := hashes[q.DigestHash].New()
 	for _, bank := range q.Banks {
@@ -209,9 +217,21 @@ type Entry struct {
 	Hash      []byte // template hash; nil: the right one
 	Violation bool   // all zeros for the template hash
 	Digest    digest.Digest
-	Path      string // without NUL
-	Signature []byte // for ima-sig
-	Data      []byte // template data; nil: made from the fields
+	Path      string   // without NUL
+	Signature []byte   // for ima-sig
+	Fields    [][]byte // for other templates, each without its length; nil: digest, path, signature
+	Data      []byte   // template data; nil: made from the fields
+	BigEndian bool     // of a host of that byte order
+}
+
+func (e Entry) order() interface {
+	binary.ByteOrder
+	binary.AppendByteOrder
+} {
+	if e.BigEndian {
+		return binary.BigEndian
+	}
+	return binary.LittleEndian
 }
 
 // NewEntry is a right ima-ng entry on PCR 10.
@@ -220,20 +240,30 @@ func NewEntry(path string, d digest.Digest) Entry {
 }
 
 // TemplateData is the template data of an entry.
-func (e Entry) TemplateData() []byte {
+func (e Entry) TemplateData() (b []byte) {
 	if e.Data != nil {
 		return e.Data
 	}
-	d := append([]byte(e.Digest.Algorithm().String()+":\x00"), e.Digest.Bytes()...)
-	b := appendField(appendField(nil, d), append([]byte(e.Path), 0))
-	if e.Template == "ima-sig" {
-		b = appendField(b, e.Signature)
+	fields := e.Fields
+	if fields == nil {
+		fields = [][]byte{Tagged(e.Digest), append([]byte(e.Path), 0)}
+		if e.Template == "ima-sig" {
+			fields = append(fields, e.Signature)
+		}
+	}
+	for _, f := range fields {
+		b = e.appendField(b, f)
 	}
 	return b
 }
 
-func appendField(b, field []byte) []byte {
-	return append(binary.LittleEndian.AppendUint32(b, uint32(len(field))), field...)
+// Tagged is a digest as a d-ng field has it.
+func Tagged(d digest.Digest) []byte {
+	return append([]byte(d.Algorithm().String()+":\x00"), d.Bytes()...)
+}
+
+func (e Entry) appendField(b, field []byte) []byte {
+	return append(e.order().AppendUint32(b, uint32(len(field))), field...)
 }
 
 // Log is the log of the entries, with template hashes of algorithm alg.
@@ -249,10 +279,10 @@ func Log(alg digest.Algorithm, entries ...Entry) []byte {
 		default:
 			hash = digest.Sum(alg, data).Bytes()
 		}
-		b = binary.LittleEndian.AppendUint32(b, uint32(e.PCR))
+		b = e.order().AppendUint32(b, uint32(e.PCR))
 		b = append(b, hash...)
-		b = appendField(b, []byte(e.Template))
-		b = appendField(b, data)
+		b = e.appendField(b, []byte(e.Template))
+		b = e.appendField(b, data)
 	}
 	return b
 }

@@ -2,6 +2,7 @@ package ima
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -62,11 +63,13 @@ func (m *measurements) follow() error {
 	if len(log) > maxLog {
 		return fmt.Errorf("more than %d bytes", maxLog)
 	}
-	for e, err := range imalog.Entries(log) {
+	// The file that all kernels have: SHA-1, in the order of this machine.
+	layout := imalog.Layout{Hash: digest.SHA1, BigEndian: binary.NativeEndian.Uint16([]byte{0, 1}) == 1}
+	for e, err := range imalog.Entries(bytes.NewReader(log), layout) {
 		if err != nil {
 			return err
 		}
-		if e.Known && !e.Violation && bytes.Contains(e.Path, []byte(listMark)) {
+		if e.Known && !e.Violation && !e.Verity && bytes.Contains(e.Path, []byte(listMark)) {
 			m.seen[measurement{string(e.Path), e.Digest}] = true
 			m.algs[e.Digest.Algorithm()] = true
 		}

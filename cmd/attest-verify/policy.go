@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"diglim/internal/cli"
+	"diglim/internal/digest"
+	"diglim/internal/keyring"
+	"diglim/internal/policy"
+	"diglim/tpm"
+
+	"github.com/spf13/cobra"
+)
+
+const maxPolicy = 4 << 20 // bytes of a policy file
+
+// listFlags are the flags that say which lists to believe.
+type listFlags struct {
+	dir           string
+	keyrings      []string
+	allowUnsigned bool
+	allowWeak     bool
+}
+
+func (l *listFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&l.dir, "lists", "", "`directory` of digest lists")
+	f.StringArrayVar(&l.keyrings, "keyring", nil, "believe lists signed by the OpenPGP keys in this `file` or directory (repeatable)")
+	f.BoolVar(&l.allowUnsigned, "allow-unsigned", false, "believe lists that nobody signed too")
+	f.BoolVar(&l.allowWeak, "allow-weak", false, "believe list signatures over MD5 and SHA-1 too")
+}
+
+// policy is what the flags say, with the PCR that IMA extends.
+func (l *listFlags) policy() *policy.File {
+	f := &policy.File{
+		Policy:        policy.Policy{Bank: digest.SHA256, PCR: policy.IMAPCR},
+		Keyrings:      l.keyrings,
+		AllowUnsigned: l.allowUnsigned,
+		AllowWeak:     l.allowWeak,
+	}
+	if l.dir != "" {
+		f.Lists = []string{l.dir}
+	}
+	return f
+}
+
+// knownFiles reads the lists that a policy names, and makes known what they and
+// the policy itself say.
+func knownFiles(f *policy.File) (*lists, error) {
+	if len(f.Lists) == 0 && len(f.Files) == 0 {
+		return nil, cli.Hint(errors.New("no digest lists: no file would be known"), "give their directory with --lists, or in the policy")
+	}
+	t := trust{keys: &keyring.Keyring{}, allowUnsigned: f.AllowUnsigned, allowWeak: f.AllowWeak}
+	if len(f.Keyrings) > 0 {
+		var err error
+		if t.keys, err = keyring.Load(f.Keyrings...); err != nil {
+			return nil, fmt.Errorf("keyring: %w", err)
+		}
+	} else if len(f.Lists) > 0 && !f.AllowUnsigned {
+		return nil, cli.Hint(errors.New("no keyring: no list would be believed"), "give the vendor's public keys with --keyring, e.g. --keyring /etc/pki/rpm-gpg")
+	}
+	l, err := loadLists(t, f.Lists...)
+	if err != nil {
+		return nil, fmt.Errorf("lists: %w", err)
+	}
+	f.Known = l.known
+	for _, r := range f.Files {
+		f.Known.Add(r.Digest, r.Source())
+	}
+	if f.Known.Len() == 0 {
+		return l, cli.Hint(errors.New("lists: no list is believed"), "the lists need a signature by a key given with --keyring")
+	}
+	return l, nil
+}
+
+// readPolicy reads a policy file. The paths in it are relative to it.
+func readPolicy(path string) (*policy.File, error) {
+	b, err := readFile(path, maxPolicy)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	f, err := policy.ParseFile(b)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %s: %w", path, err)
+	}
+	there := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(filepath.Dir(path), *p)
+		}
+	}
+	there(&f.AK)
+	for i := range f.Lists {
+		there(&f.Lists[i])
+	}
+	for i := range f.Keyrings {
+		there(&f.Keyrings[i])
+	}
+	return f, nil
+}
+
+func policyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "write and explain policies",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("policy: check and init are known")
+		},
+	}
+	cmd.AddCommand(policyCheckCommand(), policyInitCommand())
+	return cmd
+}
+
+func policyCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "say in words what a policy asks of a host",
+		Long: `Reads the policy and what it names, and says what it asks of a host, what it
+lets pass and what it does not ask for.
+
+Exit code: 0 the policy can trust a host, 1 it rejects every host, 2 it or a
+file that it names cannot be read.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := readPolicy(args[0])
+			if err != nil {
+				return err
+			}
+			return explainPolicy(cmd.OutOrStdout(), args[0], f)
+		},
+	}
+}
+
+// explainPolicy says in words what the policy says, and what comes of what it
+// names. Up to an error all of that is printed.
+func explainPolicy(w io.Writer, path string, f *policy.File) error {
+	b := bufio.NewWriter(w)
+	for _, c := range f.Words() {
+		if c.Caution {
+			c.Text = "caution: " + c.Text
+		}
+		fmt.Fprintf(b, "%-10s %s\n", c.About, cli.Text(c.Text))
+	}
+	rejects, err := explainNamed(b, f)
+	switch {
+	case err != nil:
+	case rejects || f.Rejects():
+		fmt.Fprintf(b, "%s rejects every host\n", cli.Text(path))
+		err = cli.Exit(cli.No)
+	default:
+		fmt.Fprintf(b, "%s can trust a host\n", cli.Text(path))
+	}
+	if flush := b.Flush(); flush != nil {
+		return flush
+	}
+	return err
+}
+
+// explainNamed reads the files that the policy names, and says whether any of
+// them, or the day, makes it reject every host.
+func explainNamed(w io.Writer, f *policy.File) (rejects bool, err error) {
+	if f.AK != "" {
+		b, err := readFile(f.AK, maxSmall)
+		if err != nil {
+			return false, fmt.Errorf("attestation key: %w", err)
+		}
+		key, err := tpm.ParsePublic(b)
+		if err != nil {
+			return false, fmt.Errorf("attestation key: %s: %w", f.AK, err)
+		}
+		if f.NamedKey && key.Name() == nil {
+			rejects = true
+			fmt.Fprintf(w, "%-10s every host: %q comes without its TPM public area\n", "rejects", f.AK)
+		}
+	}
+	if now := time.Now().UTC(); !f.ValidAt(now) {
+		rejects = true
+		fmt.Fprintf(w, "%-10s every host: it is not valid on %s\n", "rejects", now.Format(time.DateOnly))
+	}
+	if len(f.Lists) == 0 && len(f.Files) == 0 || len(f.Lists) > 0 && len(f.Keyrings) == 0 && !f.AllowUnsigned {
+		return rejects, nil // nothing is known, as Words says
+	}
+	l, err := knownFiles(f)
+	if err != nil {
+		return false, err
+	}
+	fmt.Fprintf(w, "%-10s %s, %s believed, %s refused\n", "known", cli.Plural(f.Known.Len(), "digest"), cli.Plural(l.Accepted, "list"), cli.Count(len(l.Refused)))
+	return rejects, nil
+}

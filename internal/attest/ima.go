@@ -1,0 +1,496 @@
+package attest
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+
+	"diglim/internal/digest"
+	"diglim/internal/policy"
+	"diglim/tpm"
+	"diglim/tpm/imalog"
+)
+
+// A reading is what the IMA log comes to, read and replayed in one way. The log
+// is read once: what its entries come to is open until their PCR arrives at
+// the quoted value, and then it is proven.
+type reading struct {
+	*judge
+	padded  bool
+	from    *Checkpoint // where the log is continued from; nil for the boot
+	skip    int         // entries before that, which the log has too
+	again   []int       // where in a trimmed log the checkpoint may be
+	chains  [tpm.PCRCount]*chain
+	entries int
+	err     error // that ended the log
+	kept    int   // bytes of findings and measured files
+}
+
+// A chain is what the log says about one PCR.
+type chain struct {
+	replay       *imalog.Replay // nil if the PCR is not quoted
+	entries      int            // in the log
+	aggregate    bool           // the first of them is the boot aggregate
+	forged       bool           // one of them is not what was hashed
+	last         digest.Digest  // of the last proven one's data
+	differs      bool           // the PCR was another when the checkpoint was made
+	proven, open ledger
+}
+
+// A ledger is what entries came to.
+type ledger struct {
+	entries    int
+	worst      Outcome // that their findings leave
+	findings   []Finding
+	measured   []Measured
+	omitted    Omitted // Unproven are the unknown files among the findings
+	violations int
+	aggregate  bool // a boot aggregate is among them
+	files      bool // something else is
+}
+
+func (l *ledger) add(m ledger) {
+	l.entries += m.entries
+	l.worst = min(l.worst, m.worst)
+	l.findings = join(l.findings, m.findings)
+	l.measured = join(l.measured, m.measured)
+	l.omitted.Findings += m.omitted.Findings
+	l.omitted.Known += m.omitted.Known
+	l.omitted.Unproven += m.omitted.Unproven
+	l.violations += m.violations
+	l.aggregate = l.aggregate || m.aggregate
+	l.files = l.files || m.files
+}
+
+// join is append, but for the one that is empty.
+func join[T any](a, b []T) []T {
+	if len(a) == 0 {
+		return b
+	}
+	return append(a, b...)
+}
+
+// ima judges the IMA log. In which way it is to be read does not stand in it:
+// the way that arrives at the quoted value is the right one.
+func (j *judge) ima(log io.ReaderAt) {
+	var layouts []imalog.Layout
+	var err error
+	if log != nil {
+		layouts, err = imalog.Layouts(log)
+	}
+	switch {
+	case err != nil:
+		r := j.newReading(false, nil, 0)
+		r.err = err
+		r.report()
+		return
+	case len(layouts) == 0:
+		j.find(Finding{Code: Missing, Leaves: CouldNotTell, Why: "IMA log missing"})
+		return
+	}
+	var first *reading
+	for _, padded := range []bool{false, true} {
+		if padded && j.policy.Bank == digest.SHA1 {
+			break
+		}
+		for _, l := range layouts {
+			r := j.newReading(padded, nil, 0)
+			r.read(log, l)
+			if r.arrives() {
+				r.report()
+				return
+			}
+			if first == nil || first.chains[j.policy.PCR].differs && !r.chains[j.policy.PCR].differs {
+				first = r // where the log holds the checkpoint it was read rightly, as far as that
+			}
+			if j.pcrs == nil {
+				break // there is nothing to arrive at
+			}
+		}
+	}
+	if r := j.resume(log, layouts[0], first); r != nil {
+		r.report()
+		return
+	}
+	first.report()
+}
+
+// resume reads a trimmed log from the checkpoint on, wherever that is in it. It
+// is nil if that does not arrive either.
+func (j *judge) resume(log io.ReaderAt, layout imalog.Layout, trimmed *reading) *reading {
+	if j.last == nil || trimmed.chains[j.policy.PCR].aggregate {
+		return nil
+	}
+	slices.Reverse(trimmed.again) // where nothing was measured since, any place arrives: the last one is right
+	for _, skip := range append(trimmed.again, 0) {
+		for _, padded := range []bool{false, true} {
+			r := j.newReading(padded, j.last, skip)
+			if r.read(log, layout); r.arrives() {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+func (j *judge) newReading(padded bool, from *Checkpoint, skip int) *reading {
+	r := &reading{judge: j, padded: padded, from: from, skip: skip}
+	r.chains[j.policy.PCR] = r.newChain(j.policy.PCR)
+	return r
+}
+
+// maxAgain is in how many places of a trimmed log the checkpoint is looked for.
+const maxAgain = 16
+
+// read reads the log to its end, or to its first error.
+func (r *reading) read(log io.ReaderAt, layout imalog.Layout) {
+	for e, err := range imalog.Entries(log, layout) {
+		if err != nil {
+			r.err = err
+			break
+		}
+		c := r.chains[e.PCR]
+		if c == nil {
+			c = r.newChain(e.PCR)
+			r.chains[e.PCR] = c
+		}
+		if e.PCR == r.policy.PCR && r.skip > 0 {
+			r.skip--
+			continue // judged when it was proven
+		}
+		r.entries++
+		c.entries++
+		c.open.entries++
+		if c.entries == 1 {
+			c.aggregate = isAggregate(e)
+		}
+		r.entry(c, e)
+		if c.replay == nil {
+			continue
+		}
+		if c.replay.Add(e) {
+			c.proven.add(c.open)
+			c.open = ledger{worst: Trusted}
+			c.last = digest.Sum(r.policy.Bank, e.Data)
+		}
+		if e.PCR == r.policy.PCR && r.last != nil && r.from == nil {
+			r.compare(c, e)
+		}
+	}
+}
+
+// compare looks for the checkpoint in a log that is not continued from it.
+func (r *reading) compare(c *chain, e *imalog.Entry) {
+	if c.entries == r.last.Entries {
+		c.differs = c.replay.Value() != r.last.Value
+	}
+	if !c.aggregate && len(r.again) < maxAgain && digest.Sum(r.policy.Bank, e.Data) == r.last.Last {
+		r.again = append(r.again, c.entries)
+	}
+}
+
+func (r *reading) newChain(pcr int) *chain {
+	c := &chain{proven: ledger{worst: Trusted}, open: ledger{worst: Trusted}}
+	if quoted, ok := r.pcrs.Value(r.policy.Bank, pcr); ok {
+		start := imalog.Zero(r.policy.Bank)
+		if r.from != nil && pcr == r.policy.PCR {
+			start = r.from.Value
+		}
+		c.replay = imalog.NewReplay(start, quoted)
+		if r.padded {
+			c.replay.Pad()
+		}
+	}
+	return c
+}
+
+// arrives reports whether the PCR that files are measured to had the quoted
+// value.
+func (r *reading) arrives() bool {
+	c := r.chains[r.policy.PCR]
+	if c.replay == nil {
+		return false
+	}
+	_, ok := c.replay.Proven()
+	return ok
+}
+
+// entry judges one entry. Whether it is proven is not known yet.
+func (r *reading) entry(c *chain, e *imalog.Entry) {
+	found := func(code Code, leaves Outcome, expected digest.Digest, why string) {
+		c.open.worst = min(c.open.worst, leaves)
+		if !r.keep(len(e.Path) + len(why)) {
+			c.open.omitted.Findings++
+			if code == UnknownFile {
+				c.open.omitted.Unproven++
+			}
+			return
+		}
+		c.open.findings = append(c.open.findings, Finding{Code: code, Leaves: leaves, Entry: e.Number,
+			Path: Path(e.Path), Digest: e.Digest, Expected: expected, Why: why})
+	}
+	none := digest.Digest{}
+	understood := e.Known && !e.Digest.IsZero() && len(e.Path) > 0
+	if !understood {
+		found(UnknownTemplate, CouldNotTell, none, fmt.Sprintf("template %s is not understood", e.Template))
+	}
+	if e.Violation {
+		leaves := NotTrusted
+		if r.policy.ReportViolations {
+			leaves = Trusted
+		}
+		c.open.violations++
+		found(Violation, leaves, none, "the file was written while it was measured; no PCR covers the path")
+		if understood && e.Digest != imalog.Zero(e.Digest.Algorithm()) {
+			c.forged = true
+			found(ViolationData, NotTrusted, none, "a violation has no digest, this one was given one")
+		}
+		return
+	}
+	if !e.Authentic() {
+		c.forged = true
+		found(WrongHash, NotTrusted, digest.Sum(e.Hash.Algorithm(), e.Data), "the template hash is not that of the template data")
+	}
+	if !understood {
+		return
+	}
+	if isAggregate(e) {
+		c.open.aggregate = true
+		switch want, ok := r.bootAggregate(e.Digest.Algorithm()); {
+		case r.pcrs == nil: // the quote's finding says it all
+		case !ok:
+			found(NoAggregatePCRs, CouldNotTell, none, fmt.Sprintf("the PCRs that it was made of are not quoted in the %s bank", e.Digest.Algorithm()))
+		case want != e.Digest:
+			found(WrongAggregate, NotTrusted, want, "the quoted PCRs make another boot aggregate")
+		}
+		return
+	}
+	c.open.files = true
+	if reason, denied := r.policy.Denied[e.Digest]; denied {
+		found(DeniedFile, NotTrusted, none, "denied by the policy: "+reason)
+	}
+	var sources []policy.Source
+	if !e.Verity {
+		sources = r.policy.Find(e.Digest, string(e.Path))
+	}
+	if len(sources) == 0 {
+		leaves := NotTrusted
+		if r.policy.ReportUnknown {
+			leaves = Trusted
+		}
+		found(UnknownFile, leaves, none, unknown(e))
+		return
+	}
+	if !r.keep(len(e.Path) + min(len(sources), MaxSources)*sourceSize) {
+		c.open.omitted.Known++
+		return
+	}
+	c.open.measured = append(c.open.measured, Measured{e.Number, Path(e.Path), e.Digest, some(sources, string(e.Path))})
+}
+
+// unknown says what is known of an unknown file. A signature in the log makes
+// none known.
+func unknown(e *imalog.Entry) string {
+	why := "in no list"
+	if e.Verity {
+		why = "its fs-verity digest is in no list, for lists have digests of files"
+	}
+	if len(e.Signature) == 0 {
+		return why
+	}
+	if s, err := imalog.ParseSignature(e.Signature); err == nil {
+		why += fmt.Sprintf("; its %s signature says that it is by key %08x", s.Kind, s.KeyID)
+	}
+	return why
+}
+
+// What a finding, a measured file, and one of its sources take at most, in
+// bytes, besides the text in them.
+const (
+	itemSize   = 256
+	sourceSize = 64
+)
+
+// keep reports whether there is room for one thing more, with that many bytes
+// of its own.
+func (r *reading) keep(size int) bool {
+	if r.kept+itemSize+size > MaxKept {
+		return false
+	}
+	r.kept += itemSize + size
+	return true
+}
+
+// some returns a few of the sources: first those that have the file where it
+// was measured.
+func some(sources []policy.Source, path string) []policy.Source {
+	few := []policy.Source{}
+	for _, there := range []bool{true, false} {
+		for _, s := range sources {
+			if len(few) < MaxSources && (s.Path == path) == there {
+				few = append(few, s)
+			}
+		}
+	}
+	return few
+}
+
+// report makes the reading the verdict's.
+func (r *reading) report() {
+	v := &r.verdict
+	v.Entries = r.entries
+	if r.err != nil {
+		r.find(Finding{Code: Malformed, Leaves: CouldNotTell, Why: "IMA log: " + r.err.Error()})
+	}
+	var findings []Finding
+	for pcr, c := range r.chains {
+		if c == nil {
+			continue
+		}
+		r.covered(pcr, c)
+		v.Proven += c.proven.entries
+		v.Violations += c.proven.violations
+		v.Outcome = min(v.Outcome, c.proven.worst)
+		findings = slices.Grow(join(findings, c.proven.findings), len(c.open.findings))
+		for _, f := range c.open.findings {
+			f.Leaves, f.Unproven = Trusted, true // it decides nothing
+			findings = append(findings, f)
+			if f.Code == UnknownFile {
+				v.Unproven = append(v.Unproven, Measured{f.Entry, f.Path, f.Digest, []policy.Source{}})
+			}
+		}
+		v.Known = join(v.Known, c.proven.measured)
+		v.Unproven = join(v.Unproven, c.open.measured)
+		v.Omitted.Findings += c.proven.omitted.Findings + c.open.omitted.Findings
+		v.Omitted.Known += c.proven.omitted.Known
+		v.Omitted.Unproven += c.open.omitted.Known + c.open.omitted.Unproven
+	}
+	slices.SortStableFunc(findings, func(a, b Finding) int { return cmp.Compare(a.Entry, b.Entry) })
+	byEntry := func(a, b Measured) int { return cmp.Compare(a.Entry, b.Entry) }
+	slices.SortFunc(v.Known, byEntry)
+	slices.SortFunc(v.Unproven, byEntry)
+	v.Findings = join(v.Findings, findings)
+	r.progress()
+	c := r.chains[r.policy.PCR]
+	if c.proven.entries == 0 {
+		return
+	}
+	if r.padded {
+		leaves := CouldNotTell
+		if r.policy.ReportPadded {
+			leaves = Trusted
+		}
+		r.find(Finding{Code: PaddedSHA1, Leaves: leaves, Why: fmt.Sprintf("the kernel extends the %s bank with SHA-1 and zeros: what it proves is as strong as SHA-1", r.policy.Bank)})
+	}
+	if r.from != nil {
+		return // both were proven when the checkpoint was made
+	}
+	if !c.proven.aggregate {
+		r.find(Finding{Code: NoAggregate, Leaves: CouldNotTell, Why: "no proven entry says what the host was booted with"})
+	}
+	if !c.proven.files {
+		r.find(Finding{Code: NothingMeasured, Leaves: CouldNotTell, Why: "no proven entry is about a file: IMA has no policy that measures"})
+	}
+}
+
+// progress compares what is proven with the checkpoint, and makes the next. A
+// kernel extends the PCR when it logs an entry: what was in the log when it was
+// last read is proven by every later quote.
+func (r *reading) progress() {
+	c := r.chains[r.policy.PCR]
+	if !r.arrives() {
+		return
+	}
+	next := Checkpoint{PCR: r.policy.PCR, Resets: r.verdict.Resets, Entries: c.proven.entries, Seen: c.entries, Last: c.last}
+	next.Value, _ = r.pcrs.Value(r.policy.Bank, r.policy.PCR)
+	if r.from != nil {
+		next.Entries += r.from.Entries
+		next.Seen += r.from.Entries
+		if c.proven.entries == 0 {
+			next.Last = r.from.Last
+		}
+		r.find(Finding{Code: Continued, Leaves: Trusted, Why: fmt.Sprintf("the log was trimmed, and continues what was proven before, up to entry %d of the boot", r.from.Entries)})
+	}
+	r.next = &next
+	switch last := r.last; {
+	case last == nil:
+	case c.differs || next.Entries < last.Entries:
+		r.find(Finding{Code: NotTheLast, Leaves: NotTrusted, Expected: last.Value,
+			Why: fmt.Sprintf("the log is not the one that was proven before: PCR %d had another value after %d entries of the same boot", r.policy.PCR, last.Entries)})
+	case next.Entries < last.Seen:
+		r.find(Finding{Code: NotProgressed, Leaves: NotTrusted,
+			Why: fmt.Sprintf("the log had %d entries when it was last read, and the quote still proves no more than %d", last.Seen, next.Entries)})
+	}
+}
+
+// covered says what came of replaying a PCR. A log that is not whole may lack
+// the entries that would have arrived at the quoted value.
+func (r *reading) covered(pcr int, c *chain) {
+	if pcr != r.policy.PCR {
+		r.find(Finding{Code: SecondPCR, Leaves: Trusted, Why: fmt.Sprintf("%d entries are on PCR %d, not %d", c.entries, pcr, r.policy.PCR)})
+	}
+	if r.pcrs == nil {
+		return // the quote's finding says it all
+	}
+	if c.replay == nil {
+		r.find(Finding{Code: PCRNotQuoted, Leaves: CouldNotTell, Why: fmt.Sprintf("PCR %d of the %s bank is not quoted", pcr, r.policy.Bank)})
+		return
+	}
+	quoted, _ := r.pcrs.Value(r.policy.Bank, pcr)
+	proven, ok := c.replay.Proven()
+	state := c.state(pcr == r.policy.PCR, ok, r.last)
+	if pcr == r.policy.PCR && (ok || r.err == nil) {
+		r.verdict.Log = state
+	}
+	switch {
+	case !ok && r.err == nil:
+		r.find(Finding{Code: DoesNotReplay, Leaves: NotTrusted, Expected: quoted,
+			Why: fmt.Sprintf("none of the log's %d entries on PCR %d arrives at the quoted value: %s", c.entries, pcr, state.why())})
+	case ok && proven == 0 && pcr == r.policy.PCR && r.from == nil:
+		r.find(Finding{Code: NotExtended, Leaves: NotTrusted, Expected: quoted,
+			Why: fmt.Sprintf("PCR %d was never extended: nothing was measured", pcr)})
+	}
+}
+
+// state is the word for a log, of which one PCR's entries are looked at.
+// last, if it is not nil, is how far an earlier log arrived.
+func (c *chain) state(first, arrives bool, last *Checkpoint) LogState {
+	switch {
+	case arrives && c.open.entries == 0:
+		return UpToQuote
+	case arrives:
+		return AheadOfQuote
+	case c.forged, first && c.aggregate && last != nil && c.differs:
+		return Tampered
+	case first && !c.aggregate:
+		return Trimmed
+	}
+	return BehindQuote
+}
+
+// isAggregate reports whether an entry is IMA's first, about the boot. A file
+// that is called so is judged like it, and has the wrong digest.
+func isAggregate(e *imalog.Entry) bool { return string(e.Path) == "boot_aggregate" }
+
+// bootAggregate is the hash over the quoted PCRs 0 to 9 of the bank with the
+// same algorithm, for SHA-1 over 0 to 7 (ima_crypto.c,
+// ima_calc_boot_aggregate_tfm). It is false if one of them is not quoted.
+func (j *judge) bootAggregate(alg digest.Algorithm) (digest.Digest, bool) {
+	n := 10
+	if alg == digest.SHA1 {
+		n = 8
+	}
+	if !alg.Available() {
+		return digest.Digest{}, false
+	}
+	h := alg.Hash()
+	for i := range n {
+		value, ok := j.pcrs.Value(alg, i)
+		if !ok {
+			return digest.Digest{}, false
+		}
+		h.Write(value.Bytes())
+	}
+	return digest.Of(alg, h), true
+}

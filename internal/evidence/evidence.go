@@ -1,0 +1,197 @@
+// Package evidence reads what a machine hands in, in the forms in which tools
+// write it, and makes of it the pieces that attest.Judge takes. Nothing is
+// verified here, and nothing is lost: a piece that cannot be read is handed on
+// as it is, for Judge to say so.
+//
+// The forms are a directory of files as tpm2-tools and the kernel write them, a
+// tar of such a directory, the quote string of Keylime's agent, the JSON of
+// go-attestation's PlatformParameters, the Attestation message of go-tpm-tools
+// (Google Compute Engine), and the JSON quote of Azure's confidential machines.
+package evidence
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"diglim/internal/attest"
+	"diglim/tpm"
+)
+
+// The files of an evidence directory.
+const (
+	QuoteFile     = "quote.msg"  // TPMS_ATTEST, as tpm2_quote -m
+	SignatureFile = "quote.sig"  // TPMT_SIGNATURE, as tpm2_quote -s
+	PCRsFile      = "quote.pcrs" // PCR values, as tpm2_quote -o
+	AKFile        = "ak.pub"     // TPMT_PUBLIC
+	AKPEMFile     = "ak.pem"     // the same key
+	NonceFile     = "nonce.hex"  // what the quote answers
+	IMAFile       = "ima.bin"    // binary_runtime_measurements
+	FirmwareFile  = "bios.bin"   // binary_bios_measurements
+)
+
+// A Bundle is evidence of one machine.
+type Bundle struct {
+	Format   string // that it was read from
+	Quotes   []Quote
+	AK       []byte
+	IMALog   io.ReaderAt
+	Firmware []byte
+}
+
+// A Quote is a quote with what goes with it.
+type Quote struct {
+	Attest    []byte // TPMS_ATTEST
+	Signature []byte // TPMT_SIGNATURE
+	PCRs      []byte // as tpm.AppendValues
+}
+
+// For returns the evidence with the one quote that covers a PCR or, if none
+// does, with the first.
+func (b *Bundle) For(pcr tpm.PCR) attest.Evidence {
+	ev := attest.Evidence{AK: b.AK, IMALog: b.IMALog, Firmware: b.Firmware}
+	for i, q := range b.Quotes {
+		covers := false
+		if parsed, err := tpm.ParseQuote(q.Attest); err == nil {
+			for p := range parsed.Selection.All() {
+				covers = covers || p == pcr
+			}
+		}
+		if covers || i == 0 {
+			ev.Quote, ev.Signature, ev.PCRs = q.Attest, q.Signature, q.PCRs
+		}
+		if covers {
+			break
+		}
+	}
+	return ev
+}
+
+// Parse reads a bundle that is one file.
+func Parse(b []byte) (*Bundle, error) {
+	switch {
+	case len(b) > 262 && string(b[257:262]) == "ustar":
+		return parseTar(b)
+	case bytes.HasPrefix(b, []byte("{")):
+		return parseJSON(b)
+	case bytes.HasPrefix(b, []byte("r")) && bytes.Count(b, []byte(":")) == 2:
+		return parseKeylime(b)
+	case bytes.HasPrefix(b, []byte("d")) && bytes.Count(b, []byte(":")) == 2:
+		return nil, errors.New("a deep quote, which a TPM 1.2 makes; only those of a TPM 2.0 are understood")
+	case bytes.HasPrefix(b, []byte{attestationKey<<3 | protoBytes}):
+		return parseAttestation(b)
+	}
+	return nil, errors.New("not evidence: neither a tar, nor a quote of Keylime, go-attestation, go-tpm-tools or Azure")
+}
+
+// FromFiles makes a bundle of the files of a directory, by name. Other names
+// than those above are ignored.
+func FromFiles(files map[string][]byte) *Bundle {
+	b := &Bundle{Format: "directory", AK: files[AKFile], Firmware: files[FirmwareFile]}
+	if log := files[IMAFile]; len(log) > 0 {
+		b.IMALog = bytes.NewReader(log)
+	}
+	b.Quotes = []Quote{{Attest(files[QuoteFile]), Signature(files[SignatureFile]), files[PCRsFile]}}
+	return b
+}
+
+// Attest returns a TPMS_ATTEST without the length in front that makes it a
+// TPM2B_ATTEST. The two cannot be confused: the magic number would be a length
+// of 65,364 bytes.
+func Attest(b []byte) []byte {
+	if len(b) > 2 && int(binary.BigEndian.Uint16(b)) == len(b)-2 && b[2] == 0xff {
+		return b[2:]
+	}
+	return b
+}
+
+// Signature returns a TPMT_SIGNATURE. A bare RSA signature, as tpm2_quote -f
+// plain stores it, is taken for one by RSASSA with SHA-256: the length tells it
+// from a TPMT_SIGNATURE, which has 6 bytes more.
+func Signature(b []byte) []byte {
+	switch len(b) {
+	case 2048 / 8, 3072 / 8, 4096 / 8:
+		head := []byte{0x00, 0x14, 0x00, 0x0b} // TPM_ALG_RSASSA, TPM_ALG_SHA256
+		return append(binary.BigEndian.AppendUint16(head, uint16(len(b))), b...)
+	}
+	return b
+}
+
+// parseTar reads a tar of one directory.
+func parseTar(b []byte) (*Bundle, error) {
+	files := map[string][]byte{}
+	dir, left := "", int64(len(b)) // what is in the tar cannot be more than it, but a sparse file says so
+	r := tar.NewReader(bytes.NewReader(b))
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("tar: %w", err)
+		}
+		name := path.Clean(h.Name)
+		if !known(path.Base(name)) {
+			continue
+		}
+		if h.Typeflag != tar.TypeReg || h.Size > left {
+			return nil, fmt.Errorf("tar: %s: not a regular file of at most %d bytes", name, left)
+		}
+		if len(files) > 0 && path.Dir(name) != dir {
+			return nil, fmt.Errorf("tar: %s: the evidence before it is in another directory", name)
+		}
+		if _, twice := files[path.Base(name)]; twice {
+			return nil, fmt.Errorf("tar: %s: a second time", name)
+		}
+		data, err := io.ReadAll(io.LimitReader(r, h.Size))
+		if err != nil {
+			return nil, fmt.Errorf("tar: %s: %w", name, err)
+		}
+		dir, left = path.Dir(name), left-h.Size
+		files[path.Base(name)] = data
+	}
+	if len(files) == 0 {
+		return nil, errors.New("tar: no evidence in it")
+	}
+	bundle := FromFiles(files)
+	bundle.Format = "tar"
+	return bundle, nil
+}
+
+func known(name string) bool {
+	switch name {
+	case QuoteFile, SignatureFile, PCRsFile, AKFile, AKPEMFile, NonceFile, IMAFile, FirmwareFile:
+		return true
+	}
+	return false
+}
+
+// parseKeylime reads the agent's quote: "r", then quote, signature and PCR
+// values as tpm2-tools write them, in base64 with colons between.
+func parseKeylime(b []byte) (*Bundle, error) {
+	var parts [3][]byte
+	for i, text := range strings.SplitN(string(bytes.TrimSpace(b[1:])), ":", 3) {
+		part, err := base64.StdEncoding.Strict().DecodeString(text)
+		if err != nil {
+			return nil, fmt.Errorf("Keylime quote: part %d: %w", i+1, err)
+		}
+		parts[i] = part
+	}
+	return &Bundle{Format: "keylime", Quotes: []Quote{{Attest(parts[0]), Signature(parts[1]), parts[2]}}}, nil
+}
+
+// serialize makes the PCR values of a quote that came one by one. For a quote
+// that cannot be read there are none, and Judge says why.
+func serialize(attest []byte, claimed tpm.Values) ([]byte, error) {
+	q, err := tpm.ParseQuote(attest)
+	if err != nil {
+		return nil, nil
+	}
+	return tpm.AppendValues(nil, q.Selection, claimed)
+}

@@ -1,0 +1,403 @@
+package eventlog_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"diglim/internal/digest"
+	"diglim/internal/wire"
+	"diglim/tpm/eventlog"
+	"diglim/tpm/tpmtest"
+)
+
+var both = []digest.Algorithm{digest.SHA1, digest.SHA256}
+
+func start(bank digest.Algorithm, pcr int) digest.Digest { return eventlog.Start(bank, pcr, 0) }
+
+// replays reports whether a log replays to what a host's PCR has.
+func replays(t *testing.T, log []byte, pcr int, has digest.Digest) bool {
+	t.Helper()
+	l, err := eventlog.Parse(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	registers, ok := l.Replay(has.Algorithm())
+	return ok && registers[pcr].Value == has
+}
+
+func TestParse(t *testing.T) {
+	boot := tpmtest.Boot()
+	for name, banks := range map[string][]digest.Algorithm{"SHA-1": nil, "agile": both, "one bank": {digest.SHA384}} {
+		log := tpmtest.FirmwareLog(banks, boot...)
+		l, err := eventlog.Parse(log)
+		if err != nil || len(l.Events) != len(boot) || l.Agile != (banks != nil) || len(l.Oddities) > 0 || l.Size != len(log) {
+			t.Fatalf("%s: %+v, %v", name, l, err)
+		}
+		if banks == nil {
+			banks = []digest.Algorithm{digest.SHA1}
+		}
+		if !slices.Equal(l.Banks, banks) {
+			t.Errorf("%s: banks %v", name, l.Banks)
+		}
+		for i, e := range l.Events {
+			if e.PCR != int(boot[i].PCR) || uint32(e.Type) != boot[i].Type || !bytes.Equal(e.Data, boot[i].Data) || len(e.Digests) != len(banks) || !e.Type.Known() {
+				t.Errorf("%s: %+v of %+v", name, e, boot[i])
+			}
+			data, ok := e.Proven(banks[0])
+			if ok != (boot[i].Measured == nil) || ok && !bytes.Equal(data, e.Data) {
+				t.Errorf("%s: event %d: data %q proven %v", name, e.Number, data, ok)
+			}
+		}
+		for _, bank := range banks {
+			for pcr := range 24 {
+				if want := tpmtest.ExtendFirmware(start(bank, pcr), pcr, boot...); !replays(t, log, pcr, want) {
+					t.Errorf("%s: PCR %d of %s is not %s", name, pcr, bank, want)
+				}
+			}
+		}
+		if _, ok := l.Replay(digest.SM3); ok {
+			t.Errorf("%s: replays a bank that it does not have", name)
+		}
+	}
+	if l, err := eventlog.Parse(nil); err != nil || len(l.Events) != 0 {
+		t.Errorf("empty: %+v, %v", l, err)
+	}
+}
+
+// Every bad log is bred from a good one, and refused with event and offset.
+func TestMalformed(t *testing.T) {
+	good := tpmtest.FirmwareLog(both, tpmtest.Boot()...)
+	const spec = 32 // where the data of the Spec ID event begins
+	first := spec + int(binary.LittleEndian.Uint32(good[28:]))
+	put := func(at int, b ...byte) func([]byte) []byte {
+		return func(log []byte) []byte { copy(log[at:], b); return log }
+	}
+	bad := map[string]func([]byte) []byte{
+		"no algorithm":                   put(spec+24, 0, 0, 0, 0),
+		"an algorithm less":              put(spec+24, 1),
+		"17 algorithms":                  put(spec+24, 17),
+		"4294967295 algorithms":          put(spec+24, 255, 255, 255, 255),
+		"sha1 of 32 bytes":               put(spec+30, 32),
+		"sha256 of 0 bytes":              put(spec+34, 0),
+		"unknown algorithm of 300 bytes": put(spec+28, 0xff, 0xff, 0x2c, 1),
+		"unknown algorithm of 0 bytes":   put(spec+28, 0xff, 0xff, 0, 0),
+		"sha1 twice":                     put(spec+32, 4, 0, 20, 0),
+		"Spec ID event too short":        put(28, 20),
+		"Spec ID event too long":         put(28, 255, 255, 255, 127),
+		"vendor's word too long":         put(first-1, 1),
+		"PCR 24":                         put(first, 24),
+		"PCR 4294967295":                 put(first, 255, 255, 255, 255),
+		"3 digests":                      put(first+8, 3),
+		"4294967295 digests":             put(first+8, 255, 255, 255, 255),
+		"algorithm not declared":         put(first+12, 0x0c),
+		"algorithm twice in an event":    put(first+34, 4),
+		"4294967295 bytes of data":       put(first+68, 255, 255, 255, 255),
+		"data beyond the log":            put(first+68, 255, 255),
+		"a byte more":                    func(log []byte) []byte { return append(log, 1) },
+	}
+	if len(bad) != 21 {
+		t.Errorf("%d bad cases", len(bad))
+	}
+	for name, change := range bad {
+		l, err := eventlog.Parse(change(bytes.Clone(good)))
+		var at *wire.Error
+		if !errors.As(err, &at) || !strings.HasPrefix(at.Record, "event ") || at.Offset > int64(len(good)+1) || l == nil {
+			t.Errorf("%s: %+v, %v", name, l, err)
+		}
+	}
+	ends := map[int]int{} // where a log may end, with the events up to there
+	l, _ := eventlog.Parse(good)
+	for i, e := range l.Events {
+		ends[int(e.Offset)] = i
+	}
+	for i := 1; i < len(good); i++ {
+		l, err := eventlog.Parse(good[:i])
+		if n, ok := ends[i]; ok != (err == nil) || ok && len(l.Events) != n {
+			t.Errorf("first %d bytes: %d events, %v", i, len(l.Events), err)
+		}
+	}
+}
+
+// Row 20: a PCR without events has its start value, and no other.
+func TestAttack20PCRWithoutEvents(t *testing.T) {
+	log := tpmtest.FirmwareLog(both, tpmtest.Boot()...)
+	for pcr, want := range map[int]byte{8: 0, 16: 0, 17: 0xff, 22: 0xff, 23: 0} {
+		has, _ := digest.New(digest.SHA256, bytes.Repeat([]byte{want}, 32))
+		if !replays(t, log, pcr, has) {
+			t.Errorf("PCR %d is not %s", pcr, has)
+		}
+		if replays(t, log, pcr, tpmtest.ExtendFirmware(has, 0, tpmtest.FirmwareEvent{Data: []byte("x")})) {
+			t.Errorf("PCR %d, extended by something that is not logged, replays", pcr)
+		}
+	}
+	if replays(t, log, 0, start(digest.SHA256, 0)) {
+		t.Error("PCR 0, never extended, replays")
+	}
+}
+
+// Row 21: an event without the bank's digest does not extend that bank, and is
+// an oddity.
+func TestAttack21EventsOfAnotherBank(t *testing.T) {
+	boot := tpmtest.Boot()
+	hidden := tpmtest.FirmwareEvent{PCR: 4, Type: tpmtest.EVImage, Digests: []digest.Digest{digest.Sum(digest.SHA1, []byte("evil"))}}
+	all := slices.Insert(slices.Clone(boot), 11, hidden)
+	log := tpmtest.FirmwareLog(both, all...)
+	l, err := eventlog.Parse(log)
+	if err != nil || len(l.Oddities) != 1 || l.Oddities[0].Event != 13 || l.Oddities[0].What != "1 digests of 2" {
+		t.Fatalf("%v, %v", l.Oddities, err)
+	}
+	if !replays(t, log, 4, tpmtest.ExtendFirmware(start(digest.SHA256, 4), 4, boot...)) {
+		t.Error("the sha256 bank was extended")
+	}
+	if !replays(t, log, 4, tpmtest.ExtendFirmware(start(digest.SHA1, 4), 4, all...)) {
+		t.Error("the sha1 bank was not")
+	}
+	// The other way round: the TPM's bank was extended, the log does not say so.
+	everywhere := hidden
+	everywhere.Digests, everywhere.Data = nil, []byte("evil")
+	if replays(t, log, 4, tpmtest.ExtendFirmware(start(digest.SHA256, 4), 4, slices.Insert(slices.Clone(boot), 11, everywhere)...)) {
+		t.Error("what was extended and is not in the log replays")
+	}
+}
+
+// Row 22: an event called something else still counts; one called a note was
+// not extended, so that the log does not replay.
+func TestAttack22TypeChanged(t *testing.T) {
+	boot := tpmtest.Boot()
+	for i := range boot {
+		has := tpmtest.ExtendFirmware(start(digest.SHA256, int(boot[i].PCR)), int(boot[i].PCR), boot...)
+		for _, c := range []struct {
+			kind uint32
+			want bool
+		}{{0x0, true}, {0x12, true}, {0x40e, true}, {0xffffffff, true}, {tpmtest.EVNoAction, false}} {
+			changed := slices.Clone(boot)
+			changed[i].Digests = []digest.Digest{digest.Sum(digest.SHA256, boot[i].Data)}
+			if boot[i].Measured != nil {
+				changed[i].Digests[0] = digest.Sum(digest.SHA256, boot[i].Measured)
+			}
+			changed[i].Type = c.kind
+			if got := replays(t, tpmtest.FirmwareLog(both[1:], changed...), int(boot[i].PCR), has); got != c.want {
+				t.Errorf("event %d as type %#x: replays %v", i, c.kind, got)
+			}
+		}
+	}
+	if eventlog.Type(0x40e).Known() || !eventlog.Separator.Known() {
+		t.Error("known types")
+	}
+}
+
+// Row 23: data that is not what was hashed is not proven, though the log
+// replays.
+func TestAttack23DataNotHashed(t *testing.T) {
+	boot := tpmtest.Boot()
+	for i := range boot {
+		changed := slices.Clone(boot)
+		changed[i].Digests = []digest.Digest{digest.Sum(digest.SHA256, boot[i].Data)}
+		changed[i].Data = []byte("changed")
+		log := tpmtest.FirmwareLog(both[1:], changed...)
+		l, err := eventlog.Parse(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, ok := l.Events[i].Proven(digest.SHA256); ok || data != nil {
+			t.Errorf("event %d: %q is proven", i, data)
+		}
+		if _, ok := l.Events[i].Proven(digest.SHA1); ok {
+			t.Errorf("event %d: proven by a bank that it has no digest of", i)
+		}
+	}
+}
+
+func note(pcr uint32, locality ...byte) tpmtest.FirmwareEvent {
+	return tpmtest.FirmwareEvent{PCR: pcr, Type: tpmtest.EVNoAction, Data: append([]byte("StartupLocality\x00"), locality...)}
+}
+
+// Row 26: the note about the locality counts where it may stand, and nowhere
+// else; forged, it makes PCR 0 another.
+func TestAttack26StartupLocality(t *testing.T) {
+	boot := tpmtest.Boot()
+	at := func(i int, notes ...tpmtest.FirmwareEvent) []tpmtest.FirmwareEvent {
+		return slices.Insert(slices.Clone(boot), i, notes...)
+	}
+	for _, c := range []struct {
+		name     string
+		events   []tpmtest.FirmwareEvent
+		locality int // that is followed
+		odd      int
+	}{
+		{"none", boot, 0, 0},
+		{"0", at(0, note(0, 0)), 0, 0},
+		{"3", at(0, note(0, 3)), 3, 0},
+		{"4", at(0, note(0, 4)), 4, 0},
+		{"after an event on another PCR", slices.Insert(slices.Clone(boot[1:]), 1, note(0, 3)), 3, 0},
+		{"1", at(0, note(0, 1)), 0, 1},
+		{"of two bytes", at(0, note(0, 3, 0)), 0, 1},
+		{"of none", at(0, note(0)), 0, 1},
+		{"on PCR 1", at(0, note(1, 3)), 0, 1},
+		{"after PCR 0 was measured to", at(1, note(0, 3)), 0, 1},
+		{"last", at(len(boot), note(0, 3)), 0, 1},
+		{"twice", at(0, note(0, 3), note(0, 4)), 3, 1},
+	} {
+		for _, banks := range [][]digest.Algorithm{nil, both} {
+			log := tpmtest.FirmwareLog(banks, c.events...)
+			l, err := eventlog.Parse(log)
+			if err != nil || l.Locality != c.locality || len(l.Oddities) != c.odd {
+				t.Errorf("%s: locality %d, %v, %v", c.name, l.Locality, l.Oddities, err)
+			}
+			for locality := range 5 {
+				has := tpmtest.ExtendFirmware(eventlog.Start(digest.SHA1, 0, locality), 0, c.events...)
+				if got := replays(t, log, 0, has); got != (locality == c.locality) {
+					t.Errorf("%s: a TPM started from locality %d: replays %v", c.name, locality, got)
+				}
+			}
+		}
+	}
+}
+
+// Row 27: PCRs of a dynamic launch start with ones; a value made from zeros
+// does not replay.
+func TestAttack27DynamicLaunch(t *testing.T) {
+	for pcr := 17; pcr <= 22; pcr++ {
+		e := tpmtest.FirmwareEvent{PCR: uint32(pcr), Type: 5, Data: []byte("launch")}
+		zero, _ := digest.New(digest.SHA256, make([]byte, 32))
+		log := tpmtest.FirmwareLog(both, append(tpmtest.Boot(), e)...)
+		if replays(t, log, pcr, tpmtest.ExtendFirmware(zero, pcr, e)) {
+			t.Errorf("PCR %d replays from zero", pcr)
+		}
+		if !replays(t, log, pcr, tpmtest.ExtendFirmware(start(digest.SHA256, pcr), pcr, e)) {
+			t.Errorf("PCR %d does not replay from ones", pcr)
+		}
+	}
+}
+
+// Row 28: sizes and counts from the log allocate nothing that the log does not
+// have, and a log has a limit.
+func TestAttack28MemoryCeiling(t *testing.T) {
+	small := tpmtest.FirmwareEvent{PCR: 1, Type: 5, Digests: []digest.Digest{}}
+	header := tpmtest.FirmwareLog(both)
+	hostile := map[string][]byte{
+		"many events":  tpmtest.FirmwareLog(both, slices.Repeat([]tpmtest.FirmwareEvent{small}, eventlog.MaxEvents+1)...),
+		"many digests": tpmtest.FirmwareLog(both, slices.Repeat([]tpmtest.FirmwareEvent{{PCR: 1, Type: 5}}, eventlog.MaxEvents)...),
+		"many notes":   tpmtest.FirmwareLog(both, slices.Repeat([]tpmtest.FirmwareEvent{note(1, 3)}, eventlog.MaxEvents)...),
+		"huge size":    append(bytes.Clone(header), bytes.Repeat([]byte{0xff}, 7)...),
+		"huge data":    append(bytes.Clone(header), "\x00\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\x7f"...),
+		"too large":    make([]byte, eventlog.MaxLog+1),
+	}
+	for name, log := range hostile {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		l, err := eventlog.Parse(log)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if kept := int(after.HeapAlloc) - int(before.HeapAlloc); kept > 20*len(log)+1<<20 {
+			t.Errorf("%s: %d bytes kept for a log of %d", name, kept, len(log))
+		}
+		runtime.KeepAlive(l)
+	}
+}
+
+// Row 29: sizes within the data of an event that lie about it.
+func TestAttack29SizesInEventData(t *testing.T) {
+	data := []byte("\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c\x0a\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00S\x00e\x00c\x00u\x00r\x00e\x00B\x00o\x00o\x00t\x00\x01")
+	secure := func(data []byte) (bool, error) {
+		l, err := eventlog.Parse(tpmtest.FirmwareLog(both, tpmtest.FirmwareEvent{PCR: 7, Type: tpmtest.EVVariable, Data: data}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.SecureBoot(digest.SHA256)
+	}
+	if on, err := secure(data); !on || err != nil {
+		t.Fatalf("Secure Boot on %v, %v", on, err)
+	}
+	for i := range data {
+		if on, err := secure(data[:i]); on || err == nil {
+			t.Errorf("first %d bytes: %v, %v", i, on, err)
+		}
+		for _, b := range []byte{0x7f, 0x80, 0xff} {
+			bad := bytes.Clone(data)
+			bad[i] = b
+			if on, err := secure(bad); on || err == nil {
+				t.Errorf("byte %d is %#x: %v, %v", i, b, on, err)
+			}
+		}
+	}
+	if on, err := secure(append(data, 0)); on || err == nil {
+		t.Errorf("a byte more: %v, %v", on, err)
+	}
+}
+
+// Row 30: a log that ends where the area for it is full is called that.
+func TestAttack30CutAt64KiB(t *testing.T) {
+	long := tpmtest.FirmwareEvent{PCR: 1, Type: 5, Data: make([]byte, 70_000)}
+	log := tpmtest.FirmwareLog(both, append(tpmtest.Boot(), long)...)
+	l, err := eventlog.Parse(log[:64<<10])
+	if !errors.Is(err, eventlog.ErrFull) || !errors.Is(err, wire.ErrShort) || len(l.Events) != len(tpmtest.Boot()) {
+		t.Errorf("%d events, %v", len(l.Events), err)
+	}
+	if _, err := eventlog.Parse(log[:60_000]); err == nil || errors.Is(err, eventlog.ErrFull) {
+		t.Errorf("cut elsewhere: %v", err)
+	}
+	crlf := bytes.ReplaceAll(log, []byte("\n"), []byte("\r\n"))
+	crlf = append(crlf, "\r\n"...)
+	if _, err := eventlog.Parse(crlf); err == nil {
+		t.Error("a log that went through a text converter is read")
+	}
+}
+
+func TestPadding(t *testing.T) {
+	boot := tpmtest.Boot()
+	for _, pad := range []byte{0, 0xff} {
+		log := append(tpmtest.FirmwareLog(both, boot...), bytes.Repeat([]byte{pad}, 100)...)
+		l, err := eventlog.Parse(log)
+		if err != nil || len(l.Events) != len(boot) || len(l.Oddities) != 1 || l.Oddities[0].What != "100 bytes of padding" {
+			t.Errorf("%#x: %d events, %v, %v", pad, len(l.Events), l.Oddities, err)
+		}
+		log[len(log)-1] ^= 1
+		if l, err := eventlog.Parse(log); err == nil {
+			t.Errorf("%#x with something behind it: %d events", pad, len(l.Events))
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(tpmtest.FirmwareLog(nil, tpmtest.Boot()...))
+	f.Add(tpmtest.FirmwareLog(both, append([]tpmtest.FirmwareEvent{note(0, 3)}, tpmtest.Boot()...)...))
+	f.Fuzz(func(t *testing.T, log []byte) {
+		l, err := eventlog.Parse(log)
+		if err != nil && !strings.HasPrefix(err.Error(), fmt.Sprintf("event %d: offset ", len(l.Events)+1)) &&
+			!strings.HasPrefix(err.Error(), fmt.Sprintf("event %d: offset ", len(l.Events)+2)) {
+			t.Errorf("%d events, %v", len(l.Events), err)
+		}
+		for i, e := range l.Events {
+			if e.PCR < -1 || e.PCR > 23 || e.PCR < 0 && e.Type != eventlog.NoAction || len(e.Digests) > len(l.Banks) || i > 0 && e.Offset <= l.Events[i-1].Offset {
+				t.Errorf("%+v", e)
+			}
+		}
+		for _, bank := range l.Banks {
+			if on, err := l.SecureBoot(bank); on && (err != nil || !bank.Available()) {
+				t.Errorf("Secure Boot on, %v", err)
+			}
+			registers, ok := l.Replay(bank)
+			if ok != bank.Available() {
+				t.Errorf("bank %s replays: %v", bank, ok)
+			}
+			n := 0
+			for _, r := range registers {
+				n += r.Events
+			}
+			if n > len(l.Events) {
+				t.Errorf("%d of %d events extended", n, len(l.Events))
+			}
+		}
+	})
+}
