@@ -61,7 +61,7 @@ func parseAttestation(b []byte) (*Bundle, error) {
 		return nil, err
 	}
 	if len(bundle.Quotes) == 0 {
-		return nil, errors.New("Attestation: no quote in it")
+		return nil, errors.New("no quote in the attestation")
 	}
 	return bundle, nil
 }

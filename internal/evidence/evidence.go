@@ -179,7 +179,7 @@ func parseKeylime(b []byte) (*Bundle, error) {
 	for i, text := range strings.SplitN(string(bytes.TrimSpace(b[1:])), ":", 3) {
 		part, err := base64.StdEncoding.Strict().DecodeString(text)
 		if err != nil {
-			return nil, fmt.Errorf("Keylime quote: part %d: %w", i+1, err)
+			return nil, fmt.Errorf("quote of Keylime: part %d: %w", i+1, err)
 		}
 		parts[i] = part
 	}

@@ -25,8 +25,7 @@ var key = tpmtest.NewRSA(2048)
 // made is a quote over PCRs of one bank, with the values and their dump.
 type made struct {
 	evidence.Quote
-	bank   tpmtest.Bank
-	values [][]byte
+	bank tpmtest.Bank
 }
 
 func quote(t testing.TB, alg digest.Algorithm) made {

@@ -63,7 +63,7 @@ func parseJSON(b []byte) (*Bundle, error) {
 	}
 	if keys["message"] != nil {
 		if err := json.Unmarshal(b, &azure); err != nil {
-			return nil, fmt.Errorf("Azure quote: %w", err)
+			return nil, fmt.Errorf("quote of Azure: %w", err)
 		}
 		return azureBundle(azure.Message, azure.Signature, azure.PCRs)
 	}
@@ -119,21 +119,21 @@ func algorithmOf(h crypto.Hash) digest.Algorithm {
 func azureBundle(message, signature string, pcrs []string) (*Bundle, error) {
 	attest, err := hex.DecodeString(message)
 	if err != nil {
-		return nil, fmt.Errorf("Azure quote: message: %w", err)
+		return nil, fmt.Errorf("quote of Azure: message: %w", err)
 	}
 	bare, err := hex.DecodeString(signature)
 	if err != nil {
-		return nil, fmt.Errorf("Azure quote: signature: %w", err)
+		return nil, fmt.Errorf("quote of Azure: signature: %w", err)
 	}
 	values := tpm.Values{}
 	for i, text := range pcrs {
 		if values[tpm.PCR{Bank: digest.SHA256, Index: i}], err = digest.FromHex(digest.SHA256, []byte(text)); err != nil {
-			return nil, fmt.Errorf("Azure quote: PCR %d: %w", i, err)
+			return nil, fmt.Errorf("quote of Azure: PCR %d: %w", i, err)
 		}
 	}
 	dump, err := serialize(attest, values)
 	if err != nil {
-		return nil, fmt.Errorf("Azure quote: %w", err)
+		return nil, fmt.Errorf("quote of Azure: %w", err)
 	}
 	return &Bundle{Format: "azure", Quotes: []Quote{{attest, Signature(bare), dump}}}, nil
 }

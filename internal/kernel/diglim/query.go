@@ -161,8 +161,8 @@ func (a *Answer) line(d digest.Digest, line string) error {
 		return err
 	}
 	var actions Actions
-	said, rest, _ := strings.Cut(line[at:], ": ")
-	said, rest, _ = strings.Cut(rest, "): ")
+	_, rest, _ := strings.Cut(line[at:], ": ")
+	said, rest, _ := strings.Cut(rest, "): ")
 	if _, err := fmt.Sscan(said, &actions); err != nil {
 		return fmt.Errorf("%q is no answer", line)
 	}

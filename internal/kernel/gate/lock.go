@@ -515,7 +515,7 @@ func checkKernel() error {
 		return fmt.Errorf("version of the kernel: %w", err)
 	}
 	if major, minor, patch := code>>16, code>>8&0xff, code&0xff; !kernelFixed(major, minor, patch) {
-		return fmt.Errorf("Linux %d.%d.%d frees a set that is still in use\nhint: it takes Linux 6.1.%d, 6.6.%d or 6.8", major, minor, patch, fixed61, fixed66)
+		return fmt.Errorf("version %d.%d.%d of Linux frees a set that is still in use\nhint: it takes Linux 6.1.%d, 6.6.%d or 6.8", major, minor, patch, fixed61, fixed66)
 	}
 	return nil
 }
