@@ -112,7 +112,7 @@ func (d *demo) play(ctx context.Context) error {
 		return err
 	}
 
-	say("2. A machine boots, with the lists in its initramfs. Its kernel takes them before anything else\n   runs. Then one program is changed by a byte, and run. Before and after, it is asked for evidence.\n   (Linux %s, stock; test/kmod stands in for DIGLIM v3.)", d.Release)
+	say("2. A machine boots, with the lists in its initramfs. They are proved by the vendor's key, and\n   become the set of a gate in the kernel before anything else runs. Then one program is changed by a\n   byte, and run: the gate tells of it. Before and after, the machine is asked for evidence. At last\n   the gate is told to deny what is in no list. (Linux %s, stock.)", d.Release)
 	if !d.recorded {
 		if err := d.Boot(ctx); err != nil {
 			return err
@@ -120,7 +120,7 @@ func (d *demo) play(ctx context.Context) error {
 	}
 	for _, r := range d.Runs {
 		fmt.Printf("guest# %s\n%s", line(r.Argv), r.Output)
-		if r.Exit != 0 {
+		if r.Exit != 0 && r.Name != story.Denied {
 			return fmt.Errorf("in the guest: %s: exit code %d", r.Name, r.Exit)
 		}
 	}

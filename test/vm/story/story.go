@@ -1,7 +1,8 @@
 // Package story is the whole of what this project is for, played once in a
 // guest: packages are built and signed, lists are made of them, a stock kernel
-// boots and takes the lists before anything else runs, its TPM quotes what was
-// run, one program is changed by a byte and run again, and the TPM quotes that.
+// boots and has a gate before anything else runs, its TPM quotes what was run,
+// one program is changed by a byte and run again, the TPM quotes that, and then
+// the gate is told to deny what it does not know.
 //
 // Every file that the guest reads or runs comes from one of the packages, down
 // to its first process and the modules of its disk.
@@ -56,7 +57,8 @@ const (
 	Lists = "/etc/digest_lists"
 )
 
-const interfaceDir = "/sys/kernel/security/integrity/diglim"
+// Denied is the command that the gate denies.
+const Denied = "denied"
 
 // A Run is a command that was run in the guest.
 type Run struct {
@@ -86,22 +88,21 @@ func (s *Story) plan() plan.Plan {
 		return []string{"/usr/bin/attest-verify", "collect", "--nonce", nonce, "--output", plan.Out + "/" + dir}
 	}
 	return plan.Plan{
-		Modules: []string{"/modules/diglim_v3.ko"},
 		Early: []plan.Command{
 			{Name: "upload", Argv: []string{"/usr/bin/diglim-upload", "add", Lists}},
 			{Name: "status", Argv: []string{"/usr/bin/diglim-upload", "status"}},
 		},
 		Commands: []plan.Command{
 			{Name: "hello", Argv: []string{Hello}},
-			{Name: "count", Argv: sh("cat " + interfaceDir + "/digests_count")},
-			{Name: "query", Argv: sh(`printf "sha256-$(sha256sum ` + Hello + ` | cut -d " " -f 1)" > ` + interfaceDir + `/digest_query && cat ` + interfaceDir + `/digest_query`)},
 			{Name: "collect", Argv: collect("before", s.NonceBefore)},
 			{Name: "change", Argv: sh("printf x >> " + Hello)},
 			{Name: "hello-again", Argv: []string{Hello}},
-			{Name: "query-again", Argv: sh(`printf "sha256-$(sha256sum ` + Hello + ` | cut -d " " -f 1)" > ` + interfaceDir + `/digest_query && cat ` + interfaceDir + `/digest_query`)},
+			{Name: "watch", Argv: sh("timeout 2 diglim-upload watch --since boot")},
 			{Name: "collect-again", Argv: collect("after", s.NonceAfter)},
+			{Name: "enforce", Argv: []string{"/usr/bin/diglim-upload", "replace", "--mode", "enforce", Lists}},
+			{Name: Denied, Argv: sh(Hello)},
+			{Name: "status-again", Argv: []string{"/usr/bin/diglim-upload", "status"}},
 		},
-		Unload: []string{"diglim_v3"},
 	}
 }
 
@@ -137,19 +138,10 @@ func (s *Story) Package(ctx context.Context) error {
 	if err := vm.Build(ctx, s.path("stage", "hello"), "diglim/test/vm/story/hello"); err != nil {
 		return err
 	}
-	root, err := vm.Root()
-	if err != nil {
-		return err
-	}
-	module, err := s.Kernel.BuildModule(ctx, filepath.Join(root, "test", "kmod"), "diglim_v3")
-	if err != nil {
-		return err
-	}
 	boot, err := vm.InitFiles(ctx, s.path("stage"), s.Kernel, s.plan())
 	if err != nil {
 		return err
 	}
-	boot = append(boot, vm.File{Name: "modules/diglim_v3.ko", Mode: 0o644, Path: module})
 	p, err := rpmbuild.New(ctx, s.path("packages"), s.path("vendor.asc"), "rsa3072")
 	if err != nil {
 		return err
@@ -159,13 +151,14 @@ func (s *Story) Package(ctx context.Context) error {
 		p.Pack(ctx, "busybox", vm.File{Name: "bin/busybox", Mode: 0o755, Path: "/bin/busybox"}),
 		p.Pack(ctx, "diglim",
 			vm.File{Name: "usr/bin/diglim-upload", Mode: 0o755, Path: s.path("bin", "diglim-upload")},
-			vm.File{Name: "usr/bin/attest-verify", Mode: 0o755, Path: s.path("bin", "attest-verify")}),
+			vm.File{Name: "usr/bin/attest-verify", Mode: 0o755, Path: s.path("bin", "attest-verify")},
+			vm.File{Name: "etc/diglim/keys/vendor.asc", Mode: 0o644, Path: s.path("vendor.asc")}),
 		p.Pack(ctx, "hello", vm.File{Name: "usr/bin/hello", Mode: 0o755, Path: s.path("stage", "hello")}))
 	return errors.Join(err, p.Close())
 }
 
-// Boot installs the packages, the boot ones and the lists in an initramfs, the
-// rest on a disk, and plays the guest's part of the story.
+// Boot installs the packages and the lists in an initramfs and on a disk, and
+// plays the guest's part of the story.
 func (s *Story) Boot(ctx context.Context) error {
 	initramfs, disk := s.path("initramfs"), s.path("root")
 	packages, err := filepath.Glob(s.path("packages", "*.rpm"))
@@ -177,16 +170,14 @@ func (s *Story) Boot(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, root := range []string{initramfs, disk} {
+		if err := os.CopyFS(filepath.Join(root, Lists), os.DirFS(s.path("lists"))); err != nil {
+			return err
+		}
+	}
 	files, err := tree(initramfs)
 	if err != nil {
 		return err
-	}
-	lists, err := os.ReadDir(s.path("lists"))
-	if err != nil {
-		return err
-	}
-	for _, l := range lists {
-		files = append(files, vm.File{Name: Lists[1:] + "/" + l.Name(), Mode: 0o644, Path: s.path("lists", l.Name())})
 	}
 	m := vm.Machine{
 		Kernel: s.Kernel, Initrd: s.path("initrd"), Disk: s.path("disk"), TPM: true, Memory: 768,
