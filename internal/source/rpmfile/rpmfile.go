@@ -43,23 +43,9 @@ func Find(args []string) (files []File, errs []error) {
 			files = append(files, f)
 			continue
 		}
-		found := 0
-		// With a separator behind it a link to a directory is followed.
-		err := filepath.WalkDir(arg+string(filepath.Separator), func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
-				errs = append(errs, err)
-				return nil
-			}
-			if !d.IsDir() && strings.HasSuffix(path, ".rpm") {
-				files = append(files, At(path))
-				found++
-			}
-			return nil
-		})
-		if err != nil {
-			errs = append(errs, err)
-		}
-		if found == 0 {
+		found := len(files)
+		files, errs = walk(files, errs, arg)
+		if len(files) == found {
 			errs = append(errs, fmt.Errorf("%s: no packages (*.rpm) below it", arg))
 		}
 	}
@@ -70,14 +56,39 @@ func Find(args []string) (files []File, errs []error) {
 	return slices.CompactFunc(files, func(a, b File) bool { return a.Path == b.Path }), errs
 }
 
+// walk appends the packages below a directory.
+func walk(files []File, errs []error, path string) ([]File, []error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return files, append(errs, err)
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	for _, e := range entries {
+		below := filepath.Join(path, e.Name())
+		switch {
+		case e.IsDir():
+			files, errs = walk(files, errs, below)
+		case strings.HasSuffix(e.Name(), ".rpm"):
+			files = append(files, at(int(dir.Fd()), e.Name(), below))
+		}
+	}
+	return files, errs
+}
+
 // At returns the file at a path. Of what is not there Read says so.
-//
-// It is os.Stat without what that allocates: with a cache it is nearly all that
-// is done for a package.
-func At(path string) File {
+func At(path string) File { return at(unix.AT_FDCWD, path, path) }
+
+// at is os.Stat without what that allocates, and for a name in an open
+// directory, which the kernel finds in half the time: with a cache it is nearly
+// all that is done for a package.
+func at(dir int, name, path string) File {
 	var st unix.Stat_t
 	for {
-		switch err := unix.Stat(path, &st); err {
+		switch err := unix.Fstatat(dir, name, &st, 0); err {
 		case nil:
 			return File{Path: path, mode: st.Mode, Stamp: Stamp{st.Size, st.Mtim.Nano(), st.Ctim.Nano(), st.Ino}}
 		case unix.EINTR:
