@@ -185,7 +185,11 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 	var b set.Builder
-	p := prover{ring: ring, unsigned: !s.locked, measured: measuredWith(s.cmdline)}
+	crypto, err := os.ReadFile("/proc/crypto")
+	if err != nil {
+		return o, err
+	}
+	p := prover{ring: ring, unsigned: !s.locked, measured: measuredWith(s.cmdline, string(crypto))}
 	if a.verb == add && old != nil {
 		b.AddImage(old)
 		p.old = old
@@ -318,14 +322,35 @@ func kernelWants(cmdline, name string) (value string) {
 }
 
 // measuredWith is the algorithm that IMA hashes files with, and so
-// bpf_ima_file_hash: ima_hash= or its usual default. It is zero if it is not
-// known.
-func measuredWith(cmdline string) digest.Algorithm {
-	alg, err := digest.ByName(cmp.Or(kernelWants(cmdline, "ima_hash"), digest.SHA256.String()))
+// bpf_ima_file_hash. It is ima_hash= if the kernel had that built in when IMA
+// began; with an algorithm that is a module IMA falls back on its default
+// (ima_init_crypto in security/integrity/ima/ima_crypto.c), SHA-256 as kernels
+// are built. crypto is the content of /proc/crypto. It is zero if it is not known.
+func measuredWith(cmdline, crypto string) digest.Algorithm {
+	name := kernelWants(cmdline, "ima_hash")
+	if name == "" || !builtIn(crypto, name) {
+		return digest.SHA256
+	}
+	alg, err := digest.ByName(name)
 	if err != nil {
 		return 0
 	}
 	return alg
+}
+
+// builtIn reports whether /proc/crypto has an algorithm that is no module's.
+func builtIn(crypto, name string) bool {
+	for entry := range strings.SplitSeq(crypto, "\n\n") {
+		fields := map[string]string{}
+		for line := range strings.Lines(entry) {
+			key, value, _ := strings.Cut(line, ":")
+			fields[strings.TrimSpace(key)] = strings.TrimSpace(value)
+		}
+		if fields["name"] == name && fields["module"] == "kernel" {
+			return true
+		}
+	}
+	return false
 }
 
 func (s gateSystem) count() (int, error) {

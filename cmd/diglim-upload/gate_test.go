@@ -192,3 +192,22 @@ func mustNew(t *testing.T, value []byte) digest.Digest {
 	}
 	return d
 }
+
+func TestMeasuredWith(t *testing.T) {
+	const crypto = "name         : sha512\ndriver       : sha512-generic\nmodule       : sha512_generic\n\n" +
+		"name         : sha256\ndriver       : sha256-generic\nmodule       : kernel\n\n" +
+		"name         : sha384\ndriver       : sha384-generic\nmodule       : kernel\n\n" +
+		"name         : none\ndriver       : none\nmodule       : kernel\n\n"
+	for cmdline, want := range map[string]digest.Algorithm{
+		"":                                digest.SHA256,
+		"quiet ima_hash=sha384":           digest.SHA384,
+		"ima_hash=sha384 ima_hash=sha256": digest.SHA256,
+		"ima_hash=sha512":                 digest.SHA256, // a module's
+		"ima_hash=sha1":                   digest.SHA256, // not there
+		"ima_hash=none":                   0,
+	} {
+		if got := measuredWith(cmdline, crypto); got != want {
+			t.Errorf("%q: %v, want %v", cmdline, got, want)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -269,5 +270,57 @@ func TestUploadLock(t *testing.T) {
 		}
 		s.check(t, r)
 		checkKernelLog(t, r)
+	})
+}
+
+// The kernel hashes files with another algorithm, and so must lists: unless it
+// falls back on SHA-256, because the other one is a module, as that of Linux 6.1
+// here is.
+func TestUploadAlgorithm(t *testing.T) {
+	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
+		files, known := uploaderFiles(t, ctx)
+		init, err := os.ReadFile(filepath.Join(filepath.Dir(files[1].Path), "init"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		contents := [][]byte{init, []byte(scriptText)}
+		for _, f := range files {
+			data, err := os.ReadFile(f.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			contents = append(contents, data)
+		}
+		var long []digest.Digest
+		for _, c := range contents {
+			long = append(long, digest.Sum(digest.SHA512, c))
+		}
+		list, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, []digestlist.Block{{Type: digestlist.File, Algorithm: digest.SHA512, Digests: long}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		known = append(known, digest.Sum(digest.SHA256, []byte(scriptText)))
+		files = append(files,
+			vm.File{Name: "sha256/0-file_list-compact-x", Mode: 0o644, Data: listOf(t, digestlist.File, known...)},
+			vm.File{Name: "sha512/0-file_list-compact-x", Mode: 0o644, Data: list},
+			vm.File{Name: "script", Mode: 0o755, Data: []byte(scriptText)},
+			vm.File{Name: "unknown", Mode: 0o755, Data: []byte(scriptText + "\n")})
+		right, wrong := "sha512", "sha256"
+		if strings.HasPrefix(k.Release, "6.1.") {
+			right, wrong = wrong, right
+		}
+		var s steps
+		s.add("wrong", "/diglim-upload add --interface bpf --mode enforce /"+wrong, `is in no list: .* \(`+right+`:`, 1)
+		s.add("right", "/diglim-upload add --interface bpf --mode enforce --scope all /"+right, `^bpf: 4 digests from 1 list in .* s, mode enforce, [^;]*\n$`, 0)
+		s.add("useless", "/diglim-upload add --interface bpf /"+wrong, `; 4 digests that cannot match: the kernel measures with `+right+`\n$`, 0)
+		s.add("known", "/script", `^ran\n$`, 0)
+		s.add("unknown", "/unknown", `not permitted`, 126)
+		m := writeMachine(t, ctx, k, s.plan, t.TempDir(), files...)
+		m.Cmdline = "ima_hash=sha512"
+		r, err := vm.Boot(ctx, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.check(t, r)
 	})
 }
