@@ -270,11 +270,7 @@ func (r *reading) entry(c *chain, e *imalog.Entry) {
 	if reason, denied := r.policy.Denied[e.Digest]; denied {
 		found(DeniedFile, NotTrusted, none, "denied by the policy: "+reason)
 	}
-	var sources []policy.Source
-	if !e.Verity {
-		sources = r.policy.Find(e.Digest, string(e.Path))
-	}
-	if len(sources) == 0 {
+	if e.Verity || !r.policy.Known.Knows(e.Digest, e.Path) {
 		leaves := NotTrusted
 		if r.policy.ReportUnknown {
 			leaves = Trusted
@@ -282,11 +278,16 @@ func (r *reading) entry(c *chain, e *imalog.Entry) {
 		found(UnknownFile, leaves, none, unknown(e))
 		return
 	}
-	if !r.keep(len(e.Path) + min(len(sources), MaxSources)*sourceSize) {
+	// Most of a large log finds no room, and its sources are not asked for.
+	var sources []policy.Source
+	if r.room(len(e.Path) + sourceSize) {
+		sources = r.policy.Known.Some(e.Digest, e.Path, MaxSources)
+	}
+	if len(sources) == 0 || !r.keep(len(e.Path)+len(sources)*sourceSize) {
 		c.open.omitted.Known++
 		return
 	}
-	c.open.measured = append(c.open.measured, Measured{e.Number, Path(e.Path), e.Digest, some(sources, string(e.Path))})
+	c.open.measured = append(c.open.measured, Measured{e.Number, Path(e.Path), e.Digest, sources})
 }
 
 // unknown says what is known of an unknown file. A signature in the log makes
@@ -312,28 +313,17 @@ const (
 	sourceSize = 64
 )
 
-// keep reports whether there is room for one thing more, with that many bytes
+// room reports whether there is room for one thing more, with that many bytes
 // of its own.
+func (r *reading) room(size int) bool { return r.kept+itemSize+size <= MaxKept }
+
+// keep takes that room, if it is there.
 func (r *reading) keep(size int) bool {
-	if r.kept+itemSize+size > MaxKept {
+	if !r.room(size) {
 		return false
 	}
 	r.kept += itemSize + size
 	return true
-}
-
-// some returns a few of the sources: first those that have the file where it
-// was measured.
-func some(sources []policy.Source, path string) []policy.Source {
-	few := []policy.Source{}
-	for _, there := range []bool{true, false} {
-		for _, s := range sources {
-			if len(few) < MaxSources && (s.Path == path) == there {
-				few = append(few, s)
-			}
-		}
-	}
-	return few
 }
 
 // report makes the reading the verdict's.
