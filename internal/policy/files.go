@@ -22,7 +22,7 @@ type Files struct {
 // 2^32-1 sources are taken in all.
 func (f *Files) Add(d digest.Digest, s Source) {
 	if f.set == nil {
-		f.set = &set{seed: maphash.MakeSeed(), directory: map[string]uint32{}, origin: map[Source]uint32{}}
+		f.set = &set{seed: maphash.MakeSeed(), empty: table{slots: make([]slot, 1)}, directory: map[string]uint32{}, origin: map[Source]uint32{}}
 	}
 	if f.set.sources == math.MaxUint32 || d.IsZero() {
 		return
@@ -89,12 +89,7 @@ func (f *Files) find(d digest.Digest) (*table, slot) {
 		return nil, 0
 	}
 	t := f.set.table(d.Algorithm())
-	if t == nil {
-		return nil, 0
-	}
-	var buf [digest.MaxSize]byte
-	value := d.Append(buf[:0])
-	_, found := t.find(maphash.Bytes(f.set.seed, value), value)
+	_, found := t.find(d.Hash(f.set.seed), &d)
 	return t, found
 }
 
@@ -102,15 +97,69 @@ func (f *Files) find(d digest.Digest) (*table, slot) {
 // that is good at any path, or by one that is good at that one.
 func (f *Files) Knows(d digest.Digest, path []byte) bool {
 	t, slot := f.find(d)
-	if slot&slotBound == 0 {
-		return slot != 0
+	return f.good(t, slot, path)
+}
+
+// good reports whether what find found is good at a path.
+func (f *Files) good(t *table, found slot, path []byte) bool {
+	if found&slotBound == 0 {
+		return found != 0
 	}
-	for l := range f.set.labels(t, slot.row()) {
+	for l := range f.set.labels(t, found.row()) {
 		if f.set.goodAt(l, path) {
 			return true
 		}
 	}
 	return false
+}
+
+// A Query asks whether a file that was measured at a path is known.
+type Query struct {
+	Digest *digest.Digest
+	Path   []byte
+	Known  bool // the answer
+
+	table *table
+	hash  uint64
+	slot  slot
+	value byte // so that it is read
+}
+
+// KnowAll answers queries as Knows does. A set is larger than a processor's
+// caches, and most of a lookup is waiting for memory. Each loop does little, so
+// that the processor asks for what several queries need at one time; the last
+// one has it all at hand.
+func (f *Files) KnowAll(queries []Query) {
+	if f.set == nil {
+		for i := range queries {
+			queries[i].Known = false
+		}
+		return
+	}
+	for i := range queries {
+		q := &queries[i]
+		q.table = f.set.table(q.Digest.Algorithm())
+		q.hash = q.Digest.Hash(f.set.seed)
+	}
+	for i := range queries {
+		q := &queries[i]
+		q.slot = q.table.slots[q.table.home(q.hash)]
+	}
+	for i := range queries {
+		q := &queries[i]
+		t := q.table
+		for at := t.home(q.hash); q.slot != 0 && !q.slot.like(q.hash); q.slot = t.slots[at] {
+			at = t.next(at)
+		}
+		if q.slot != 0 {
+			q.value = t.value(q.slot.row())[0]
+		}
+	}
+	for i := range queries {
+		q := &queries[i]
+		_, found := q.table.find(q.hash, q.Digest)
+		q.Known = f.good(q.table, found, q.Path)
+	}
 }
 
 // Some returns at most so many of the sources by which Knows knows a file:
@@ -134,7 +183,8 @@ func (f *Files) Some(d digest.Digest, path []byte, limit int) []Source {
 type set struct {
 	seed    maphash.Seed // against digests chosen to meet in one slot
 	tables  []*table     // one for each algorithm
-	sources uint32       // of all digests
+	empty   table
+	sources uint32 // of all digests
 
 	more        pile[label] // of digests with several sources, all but the first
 	origins     []Source    // without their paths, where those decide nothing
@@ -151,7 +201,7 @@ type table struct {
 	size   int         // bytes of a value
 	values [][]byte    // of chunkLen rows each, but the last
 	labels pile[label] // the first of each row
-	slots  []slot      // the index: a power of two of them, a quarter free
+	slots  []slot      // the index: a power of two of them, at least a quarter free
 }
 
 // A slot of the index is 0 if it is free. Else its upper half are 31 bits of
@@ -163,6 +213,8 @@ type slot uint64
 const slotBound = 1 << 32
 
 const slotTag = math.MaxUint64 - slotBound - math.MaxUint32
+
+func (s slot) like(hash uint64) bool { return (s^slot(hash))&slotTag == 0 }
 
 func (s slot) row() uint32 { return uint32(s) - 1 }
 
@@ -177,31 +229,31 @@ type label struct {
 	next uint32
 }
 
+// table is that of an algorithm, or the empty one.
 func (s *set) table(alg digest.Algorithm) *table {
 	for _, t := range s.tables {
 		if t.alg == alg {
 			return t
 		}
 	}
-	return nil
+	return &s.empty
 }
 
 func (s *set) add(d digest.Digest, source Source) {
 	t := s.table(d.Algorithm())
-	if t == nil {
+	if t == &s.empty {
 		t = &table{alg: d.Algorithm(), size: d.Algorithm().Size(), slots: make([]slot, 8)}
 		s.tables = append(s.tables, t)
 	}
-	value := d.Bytes()
-	hash := maphash.Bytes(s.seed, value)
-	at, found := t.find(hash, value)
+	hash := d.Hash(s.seed)
+	at, found := t.find(hash, &d)
 	l := s.label(source)
 	if found == 0 {
 		if 4*(t.labels.len+1) > 3*len(t.slots) {
 			t.grow(s.seed)
-			at, _ = t.find(hash, value)
+			at, _ = t.find(hash, &d)
 		}
-		t.values = appendChunk(t.values, t.labels.len, value...)
+		t.values = appendChunk(t.values, t.labels.len, d.Bytes()...)
 		t.labels.add(l)
 		t.slots[at] = slot(hash)&slotTag | slot(t.labels.len)
 	} else {
@@ -220,12 +272,16 @@ func (s *set) add(d digest.Digest, source Source) {
 	}
 }
 
-// find returns the slot of a value, or 0 and where it belongs.
-func (t *table) find(hash uint64, value []byte) (at int, found slot) {
-	mask := len(t.slots) - 1
-	for at = int(uint32(hash)) & mask; ; at = (at + 1) & mask {
+// home is the slot where the search for a hash begins.
+func (t *table) home(hash uint64) int { return int(uint32(hash)) & (len(t.slots) - 1) }
+
+func (t *table) next(at int) int { return (at + 1) & (len(t.slots) - 1) }
+
+// find returns the slot of a digest, or 0 and where it belongs.
+func (t *table) find(hash uint64, d *digest.Digest) (at int, found slot) {
+	for at = t.home(hash); ; at = t.next(at) {
 		s := t.slots[at]
-		if s == 0 || (s^slot(hash))&slotTag == 0 && string(t.value(s.row())) == string(value) {
+		if s == 0 || s.like(hash) && d.Is(t.value(s.row())) {
 			return at, s
 		}
 	}
@@ -240,14 +296,13 @@ func (t *table) value(row uint32) []byte {
 func (t *table) grow(seed maphash.Seed) {
 	old := t.slots
 	t.slots = make([]slot, 2*len(old))
-	mask := len(t.slots) - 1
 	for _, s := range old {
 		if s == 0 {
 			continue
 		}
-		at := int(uint32(maphash.Bytes(seed, t.value(s.row())))) & mask
+		at := t.home(maphash.Bytes(seed, t.value(s.row())))
 		for t.slots[at] != 0 {
-			at = (at + 1) & mask
+			at = t.next(at)
 		}
 		t.slots[at] = s
 	}

@@ -25,6 +25,13 @@ func TestNoFiles(t *testing.T) {
 		if f.Find(d) != nil || f.Find(digest.Digest{}) != nil || f.Knows(d, nil) || f.Knows(digest.Digest{}, nil) || len(f.Some(d, nil, 1)) != 0 {
 			t.Error("a file is known that was not added")
 		}
+		md5, unknown := numbered(digest.MD5, 0), digest.Digest{}
+		for _, d := range []*digest.Digest{&d, &md5, &unknown} {
+			q := []Query{{Digest: d, Known: true}}
+			if f.KnowAll(q); q[0].Known {
+				t.Errorf("%s is known", d)
+			}
+		}
 		if f.Len() > 1 {
 			t.Errorf("%d digests", f.Len())
 		}
@@ -55,6 +62,7 @@ func TestFilesAreAsAdded(t *testing.T) {
 	if f.Len() != len(want) {
 		t.Errorf("%d digests, want %d", f.Len(), len(want))
 	}
+	none := numbered(digest.SHA256, -1)
 	for d, sources := range want {
 		if got := f.Find(d); !slices.Equal(got, sources) {
 			t.Fatalf("%s: %+v, want %+v", d, got, sources)
@@ -68,6 +76,10 @@ func TestFilesAreAsAdded(t *testing.T) {
 			}
 			if f.Knows(d, []byte(path)) != (len(few) > 0) {
 				t.Fatalf("%s at %q: known %v by %+v", d, path, len(few) == 0, few)
+			}
+			q := []Query{{Digest: &d, Path: []byte(path)}, {Digest: &none, Path: []byte(path), Known: true}, {Digest: &d, Path: []byte(path), Known: true}}
+			if f.KnowAll(q); q[0].Known != (len(few) > 0) || q[1].Known || q[2].Known != q[0].Known {
+				t.Fatalf("%s at %q: %+v, known by %+v", d, path, q, few)
 			}
 			slices.SortStableFunc(few, func(a, b Source) int {
 				switch {
