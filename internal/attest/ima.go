@@ -25,6 +25,7 @@ type reading struct {
 	entries int
 	err     error // that ended the log
 	kept    int   // bytes of findings and measured files
+	queries []policy.Query
 }
 
 // A chain is what the log says about one PCR.
@@ -145,11 +146,24 @@ const maxAgain = 16
 
 // read reads the log to its end, or to its first error.
 func (r *reading) read(log io.ReaderAt, layout imalog.Layout) {
-	for e, err := range imalog.Entries(log, layout) {
+	for batch, err := range imalog.Batches(log, layout) {
 		if err != nil {
 			r.err = err
 			break
 		}
+		r.batch(batch)
+	}
+}
+
+// batch judges and replays entries.
+func (r *reading) batch(batch []imalog.Entry) {
+	r.queries = r.queries[:0]
+	for i := range batch {
+		r.queries = append(r.queries, policy.Query{Digest: &batch[i].Digest, Path: batch[i].Path})
+	}
+	r.policy.Known.KnowAll(r.queries)
+	for i := range batch {
+		e := &batch[i]
 		c := r.chains[e.PCR]
 		if c == nil {
 			c = r.newChain(e.PCR)
@@ -165,14 +179,14 @@ func (r *reading) read(log io.ReaderAt, layout imalog.Layout) {
 		if c.entries == 1 {
 			c.aggregate = isAggregate(e)
 		}
-		r.entry(c, e)
+		r.entry(c, e, !e.Verity && r.queries[i].Known)
 		if c.replay == nil {
 			continue
 		}
 		if c.replay.Add(e) {
 			c.proven.add(c.open)
 			c.open = ledger{worst: Trusted}
-			c.last = digest.Sum(r.policy.Bank, e.Data)
+			c.last = e.Sum(r.policy.Bank)
 		}
 		if e.PCR == r.policy.PCR && r.last != nil && r.from == nil {
 			r.compare(c, e)
@@ -185,7 +199,7 @@ func (r *reading) compare(c *chain, e *imalog.Entry) {
 	if c.entries == r.last.Entries {
 		c.differs = c.replay.Value() != r.last.Value
 	}
-	if !c.aggregate && len(r.again) < maxAgain && digest.Sum(r.policy.Bank, e.Data) == r.last.Last {
+	if !c.aggregate && len(r.again) < maxAgain && e.Sum(r.policy.Bank) == r.last.Last {
 		r.again = append(r.again, c.entries)
 	}
 }
@@ -216,8 +230,9 @@ func (r *reading) arrives() bool {
 	return ok
 }
 
-// entry judges one entry. Whether it is proven is not known yet.
-func (r *reading) entry(c *chain, e *imalog.Entry) {
+// entry judges one entry, which is about a known file or not. Whether it is
+// proven is open yet.
+func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
 	found := func(code Code, leaves Outcome, expected digest.Digest, why string) {
 		c.open.worst = min(c.open.worst, leaves)
 		if !r.keep(len(e.Path) + len(why)) {
@@ -250,7 +265,7 @@ func (r *reading) entry(c *chain, e *imalog.Entry) {
 	}
 	if !e.Authentic() {
 		c.forged = true
-		found(WrongHash, NotTrusted, digest.Sum(e.Hash.Algorithm(), e.Data), "the template hash is not that of the template data")
+		found(WrongHash, NotTrusted, e.Sum(e.Hash.Algorithm()), "the template hash is not that of the template data")
 	}
 	if !understood {
 		return
@@ -270,11 +285,7 @@ func (r *reading) entry(c *chain, e *imalog.Entry) {
 	if reason, denied := r.policy.Denied[e.Digest]; denied {
 		found(DeniedFile, NotTrusted, none, "denied by the policy: "+reason)
 	}
-	var sources []policy.Source
-	if !e.Verity {
-		sources = r.policy.Find(e.Digest, string(e.Path))
-	}
-	if len(sources) == 0 {
+	if !known {
 		leaves := NotTrusted
 		if r.policy.ReportUnknown {
 			leaves = Trusted
@@ -282,11 +293,16 @@ func (r *reading) entry(c *chain, e *imalog.Entry) {
 		found(UnknownFile, leaves, none, unknown(e))
 		return
 	}
-	if !r.keep(len(e.Path) + min(len(sources), MaxSources)*sourceSize) {
+	// Most of a large log finds no room, and its sources are not asked for.
+	var sources []policy.Source
+	if r.room(len(e.Path) + sourceSize) {
+		sources = r.policy.Known.Some(e.Digest, e.Path, MaxSources)
+	}
+	if len(sources) == 0 || !r.keep(len(e.Path)+len(sources)*sourceSize) {
 		c.open.omitted.Known++
 		return
 	}
-	c.open.measured = append(c.open.measured, Measured{e.Number, Path(e.Path), e.Digest, some(sources, string(e.Path))})
+	c.open.measured = append(c.open.measured, Measured{e.Number, Path(e.Path), e.Digest, sources})
 }
 
 // unknown says what is known of an unknown file. A signature in the log makes
@@ -312,28 +328,17 @@ const (
 	sourceSize = 64
 )
 
-// keep reports whether there is room for one thing more, with that many bytes
+// room reports whether there is room for one thing more, with that many bytes
 // of its own.
+func (r *reading) room(size int) bool { return r.kept+itemSize+size <= MaxKept }
+
+// keep takes that room, if it is there.
 func (r *reading) keep(size int) bool {
-	if r.kept+itemSize+size > MaxKept {
+	if !r.room(size) {
 		return false
 	}
 	r.kept += itemSize + size
 	return true
-}
-
-// some returns a few of the sources: first those that have the file where it
-// was measured.
-func some(sources []policy.Source, path string) []policy.Source {
-	few := []policy.Source{}
-	for _, there := range []bool{true, false} {
-		for _, s := range sources {
-			if len(few) < MaxSources && (s.Path == path) == there {
-				few = append(few, s)
-			}
-		}
-	}
-	return few
 }
 
 // report makes the reading the verdict's.

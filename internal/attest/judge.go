@@ -77,12 +77,12 @@ func (j *judge) explain() {
 	if len(packaged) == 0 {
 		return
 	}
-	for d, sources := range j.policy.Known.All() {
-		for _, s := range sources {
-			if have, ok := packaged[Path(s.Path)]; ok {
-				packaged[Path(s.Path)] = append(have, Packaged{d, s})
-			}
-		}
+	wanted := func(path []byte) bool {
+		_, ok := packaged[Path(path)]
+		return ok
+	}
+	for d, s := range j.policy.Known.At(wanted) {
+		packaged[Path(s.Path)] = append(packaged[Path(s.Path)], Packaged{d, s})
 	}
 	for _, have := range packaged {
 		slices.SortFunc(have, func(a, b Packaged) int {

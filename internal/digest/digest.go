@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"hash/maphash"
 	"strings"
 )
 
@@ -26,16 +27,23 @@ type Digest struct {
 }
 
 // New makes a digest of value, whose length must be the algorithm's size.
-func New(alg Algorithm, value []byte) (Digest, error) {
+func New(alg Algorithm, value []byte) (d Digest, err error) {
+	err = d.Set(alg, value)
+	return d, err
+}
+
+// Set is New in place. After an error d is the zero Digest.
+func (d *Digest) Set(alg Algorithm, value []byte) error {
+	*d = Digest{}
 	if !alg.Valid() {
-		return Digest{}, fmt.Errorf("digest of unknown algorithm %d", alg)
+		return fmt.Errorf("digest of unknown algorithm %d", alg)
 	}
 	if len(value) != alg.Size() {
-		return Digest{}, fmt.Errorf("%s digest of %d bytes, must be %d", alg, len(value), alg.Size())
+		return fmt.Errorf("%s digest of %d bytes, must be %d", alg, len(value), alg.Size())
 	}
-	d := Digest{alg: alg}
+	d.alg = alg
 	copy(d.b[:], value)
-	return d, nil
+	return nil
 }
 
 // FromHex makes a digest of hexadecimal text, which must have twice the
@@ -68,30 +76,38 @@ func Parse(text string) (Digest, error) {
 }
 
 // Sum hashes data. The algorithm must be Available.
-func Sum(alg Algorithm, data ...[]byte) Digest {
+func Sum(alg Algorithm, data ...[]byte) (d Digest) {
 	if len(data) == 1 {
-		// What TPMs and logs hash with, without a running hash made for it.
-		d := Digest{alg: alg}
-		switch alg {
-		case SHA1:
-			*(*[sha1.Size]byte)(d.b[:]) = sha1.Sum(data[0])
-			return d
-		case SHA256:
-			*(*[sha256.Size]byte)(d.b[:]) = sha256.Sum256(data[0])
-			return d
-		case SHA384:
-			*(*[sha512.Size384]byte)(d.b[:]) = sha512.Sum384(data[0])
-			return d
-		case SHA512:
-			d.b = sha512.Sum512(data[0])
-			return d
-		}
+		d.SetSum(alg, data[0])
+		return d
 	}
 	h := alg.Hash()
 	for _, b := range data {
 		h.Write(b)
 	}
 	return Of(alg, h)
+}
+
+// SetSum is Sum in place.
+func (d *Digest) SetSum(alg Algorithm, data []byte) {
+	if d.alg != alg { // else what is behind its value is zero
+		*d = Digest{alg: alg}
+	}
+	// What TPMs and logs hash with, without a running hash made for it.
+	switch alg {
+	case SHA1:
+		*(*[sha1.Size]byte)(d.b[:]) = sha1.Sum(data)
+	case SHA256:
+		*(*[sha256.Size]byte)(d.b[:]) = sha256.Sum256(data)
+	case SHA384:
+		*(*[sha512.Size384]byte)(d.b[:]) = sha512.Sum384(data)
+	case SHA512:
+		d.b = sha512.Sum512(data)
+	default:
+		h := alg.Hash()
+		h.Write(data)
+		h.Sum(d.b[:0])
+	}
 }
 
 // Of takes the digest out of a running hash, which must have been made by
@@ -113,6 +129,12 @@ func (d Digest) Bytes() []byte { return bytes.Clone(d.b[:d.alg.Size()]) }
 
 // Append appends the value's bytes to b.
 func (d Digest) Append(b []byte) []byte { return append(b, d.b[:d.alg.Size()]...) }
+
+// Is reports whether value is the value's bytes.
+func (d *Digest) Is(value []byte) bool { return string(d.b[:d.alg.Size()]) == string(value) }
+
+// Hash returns a hash of the value's bytes, for tables in memory.
+func (d *Digest) Hash(seed maphash.Seed) uint64 { return maphash.Bytes(seed, d.b[:d.alg.Size()]) }
 
 // Hex returns the value as lower-case hexadecimal text without its algorithm,
 // for formats that carry the algorithm elsewhere.

@@ -68,6 +68,25 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
+// A digest that was another one is the same as a new one.
+func TestSetInPlace(t *testing.T) {
+	algs := []Algorithm{SHA512, SHA1, SHA256, SHA256, MD5, SHA384, SHA1}
+	var set, sum Digest
+	for _, alg := range algs {
+		want := Sum(alg, []byte("a"), []byte("bc"))
+		sum.SetSum(alg, []byte("abc"))
+		if err := set.Set(alg, want.Bytes()); err != nil || set != want || sum != want {
+			t.Errorf("%s: %s, %s, %v", want, set, sum, err)
+		}
+		if b := want.Bytes(); !set.Is(b) || set.Is(b[1:]) || set.Is(nil) {
+			t.Errorf("%s is not its bytes, or others", set)
+		}
+	}
+	if err := set.Set(SHA256, make([]byte, 20)); err == nil || !set.IsZero() {
+		t.Errorf("a sha256 digest of 20 bytes is %s", set)
+	}
+}
+
 // Equal bytes under another algorithm are another digest (attacks.md row 33).
 func TestAlgorithmIsPartOfTheValue(t *testing.T) {
 	b := make([]byte, 32)

@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"iter"
 	"slices"
 	"time"
 
@@ -68,17 +67,6 @@ type Expectation struct {
 	Reason string
 }
 
-// Find returns the sources of a file that was measured at a path; none if it
-// is not known, or known at other paths only.
-func (p *Policy) Find(d digest.Digest, path string) []Source {
-	sources := p.Known.Find(d)
-	elsewhere := func(s Source) bool { return s.There && s.Path != path }
-	if !slices.ContainsFunc(sources, elsewhere) {
-		return sources
-	}
-	return slices.DeleteFunc(slices.Clone(sources), elsewhere)
-}
-
 // SecureBootPCR is the PCR that the firmware measures its Secure Boot settings
 // into (PC Client Platform Firmware Profile section 2.3.4).
 const SecureBootPCR = 7
@@ -103,35 +91,4 @@ type Source struct {
 	Signer  string `json:"signer,omitempty"`
 	Reason  string `json:"reason,omitempty"` // that the policy gives for a file of no package
 	There   bool   `json:"-"`                // known at Path only
-}
-
-// Files is a set of known files. A file is known by the algorithm and the
-// value of its digest and by nothing else; its path is a label.
-type Files struct {
-	sources map[digest.Digest][]Source
-}
-
-// Add makes a file known. A digest may have several sources.
-func (f *Files) Add(d digest.Digest, s Source) {
-	if f.sources == nil {
-		f.sources = make(map[digest.Digest][]Source)
-	}
-	f.sources[d] = append(f.sources[d], s)
-}
-
-// Find returns the sources of a digest; none if it is not known.
-func (f *Files) Find(d digest.Digest) []Source { return f.sources[d] }
-
-// Len is the number of different digests.
-func (f *Files) Len() int { return len(f.sources) }
-
-// All yields every digest with its sources, in no order.
-func (f *Files) All() iter.Seq2[digest.Digest, []Source] {
-	return func(yield func(digest.Digest, []Source) bool) {
-		for d, s := range f.sources {
-			if !yield(d, s) {
-				return
-			}
-		}
-	}
 }

@@ -30,25 +30,3 @@ func TestRejects(t *testing.T) {
 		}
 	}
 }
-
-func TestFiles(t *testing.T) {
-	var f Files
-	d, e := digest.Sum(digest.SHA256, []byte("d")), digest.Sum(digest.SHA1, []byte("d"))
-	if f.Len() != 0 || f.Find(d) != nil || f.Find(digest.Digest{}) != nil {
-		t.Error("the zero Files knows something")
-	}
-	f.Add(d, Source{Package: "one"})
-	f.Add(d, Source{Package: "two"})
-	if f.Len() != 1 || len(f.Find(d)) != 2 || f.Find(e) != nil {
-		t.Errorf("%d digests, %v, %v", f.Len(), f.Find(d), f.Find(e))
-	}
-	n := 0
-	for got, s := range f.All() {
-		if n++; got != d || len(s) != 2 {
-			t.Errorf("%v, %v", got, s)
-		}
-	}
-	if n != 1 {
-		t.Errorf("All yields %d digests", n)
-	}
-}

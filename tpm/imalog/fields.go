@@ -144,12 +144,9 @@ func tagged(r *wire.Reader, at int64, field []byte, to *digest.Digest) {
 }
 
 func take(r *wire.Reader, at int64, alg digest.Algorithm, value []byte, to *digest.Digest) {
-	d, err := digest.New(alg, value)
-	if err != nil {
+	if err := to.Set(alg, value); err != nil {
 		r.FailAt(at, err)
-		return
 	}
-	*to = d
 }
 
 // algorithm is digest.ByName without a string made for the usual names.

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 
 	"diglim/internal/digest"
@@ -136,7 +138,8 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
-// An entry has nothing of the one before it.
+// An entry has nothing of the one before it, nor of the one whose place in a
+// batch it takes.
 func TestFieldsAreItsOwn(t *testing.T) {
 	for _, before := range templates() {
 		for _, after := range templates() {
@@ -144,17 +147,64 @@ func TestFieldsAreItsOwn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all, err := parse(tpmtest.Log(digest.SHA256, before, after))
-			if err != nil {
-				t.Fatal(err)
+			for _, n := range []int{1, 16} {
+				all, err := parse(tpmtest.Log(digest.SHA256, append(slices.Repeat([]tpmtest.Entry{before}, n), after)...))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, want := all[n], alone[0]
+				got.Number, got.Offset = want.Number, want.Offset
+				if len(got.XattrSizes) == 0 {
+					got.XattrSizes = want.XattrSizes // empty or nil
+				}
+				if !reflect.DeepEqual(got, want) {
+					t.Errorf("%s after %d times %s: %+v, want %+v", after.Template, n, before.Template, got, want)
+				}
 			}
-			got, want := all[1], alone[0]
-			got.Number, got.Offset = want.Number, want.Offset
+		}
+	}
+}
+
+// The entries of a batch are all good until the next batch.
+func TestBatches(t *testing.T) {
+	all := templates()
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	all = slices.Concat(entries(), all, entries(), entries(), entries(), all, all)
+	log := tpmtest.Log(digest.SHA256, all...)
+	want, err := parse(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, several := 0, false
+	for batch, err := range imalog.Batches(bytes.NewReader(log), imalog.Layout{Hash: digest.SHA256}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		several = several || len(batch) > 1
+		for _, got := range batch {
 			if len(got.XattrSizes) == 0 {
-				got.XattrSizes = want.XattrSizes // empty or nil
+				got.XattrSizes = want[n].XattrSizes
 			}
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("%s after %s: %+v, want %+v", after.Template, before.Template, got, want)
+			if !reflect.DeepEqual(got, want[n]) {
+				t.Errorf("entry %d: %+v, want %+v", n+1, got, want[n])
+			}
+			n++
+		}
+	}
+	if n != len(all) || !several {
+		t.Errorf("%d entries of %d, several in a batch: %v", n, len(all), several)
+	}
+}
+
+// The data of an entry is hashed by whichever algorithm is asked for.
+func TestSum(t *testing.T) {
+	for e, err := range imalog.Entries(bytes.NewReader(tpmtest.Log(digest.SHA1, entries()...)), imalog.Layout{Hash: digest.SHA1}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, alg := range []digest.Algorithm{digest.SHA1, digest.SHA256, digest.SHA256, digest.SHA512, digest.SHA1} {
+			if got, want := e.Sum(alg), digest.Sum(alg, e.Data); got != want {
+				t.Errorf("entry %d: %s, want %s", e.Number, got, want)
 			}
 		}
 	}

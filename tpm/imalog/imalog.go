@@ -76,12 +76,29 @@ type Entry struct {
 	XattrValues []byte        // xattrvalues: one after the other
 	UID, GID    uint32        // iuid, igid
 	Mode        uint16        // imode
+
+	sum    digest.Digest // of Data, if summed
+	summed bool
+	rare   bool // it may have fields other than digest, path and signature
 }
 
 // Authentic reports whether Hash is the hash of Data. In a violation it is
 // not: no PCR covers a violation's data.
 func (e *Entry) Authentic() bool {
-	return !e.Violation && digest.Sum(e.Hash.Algorithm(), e.Data) == e.Hash
+	return !e.Violation && *e.hashed(e.Hash.Algorithm()) == e.Hash
+}
+
+// Sum is the hash of Data, which is computed once for an algorithm that is
+// asked for time and again: Data must stay as it is. The algorithm must be
+// Available.
+func (e *Entry) Sum(alg digest.Algorithm) digest.Digest { return *e.hashed(alg) }
+
+func (e *Entry) hashed(alg digest.Algorithm) *digest.Digest {
+	if !e.summed || e.sum.Algorithm() != alg {
+		e.sum.SetSum(alg, e.Data)
+		e.summed = true
+	}
+	return &e.sum
 }
 
 // A Layout is what one has to know to read a log.
@@ -121,9 +138,10 @@ func Layouts(log io.ReaderAt) ([]Layout, error) {
 		for _, alg := range []digest.Algorithm{digest.SHA1, digest.SHA256, digest.SHA384, digest.SHA512} {
 			l := Layout{alg, bigEndian}
 			p := parser{Reader: wire.New("", l.order(), head[:n]), Layout: l}
-			p.next()
+			var e Entry
+			p.next(&e)
 			switch {
-			case p.Err() == nil && p.entry.Authentic():
+			case p.Err() == nil && e.Authentic():
 				right = append(right, l)
 			case p.named: // what follows the name may still be cut or bad: Entries will say
 				possible = append(possible, l)
@@ -144,8 +162,31 @@ func Layouts(log io.ReaderAt) ([]Layout, error) {
 // yielded is reused for the next one.
 func Entries(log io.ReaderAt, l Layout) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
+		for batch, err := range Batches(log, l) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for i := range batch {
+				if !yield(&batch[i], nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// batchLen is how many entries a batch has at most.
+const batchLen = 16
+
+// Batches is Entries, but yields several at a time, for who has to wait for
+// memory when he looks up each alone. What is yielded is reused for the next
+// batch. Before an error come the entries before it.
+func Batches(log io.ReaderAt, l Layout) iter.Seq2[[]Entry, error] {
+	return func(yield func([]Entry, error) bool) {
 		w := window{log: log}
 		p := parser{Layout: l}
+		var batch [batchLen]Entry
 		for {
 			// Every entry is parsed with all of it in sight.
 			if p.Reader == nil || p.Len() < MaxEntry && !w.end {
@@ -160,15 +201,23 @@ func Entries(log io.ReaderAt, l Layout) iter.Seq2[*Entry, error] {
 				}
 				p.Reader = wire.New("", l.order(), b).At(w.at)
 			}
-			if p.Len() == 0 {
+			n := 0
+			for n < batchLen && p.Len() > 0 && (n == 0 || w.end || p.Len() >= MaxEntry) {
+				if p.next(&batch[n]); p.Err() != nil {
+					break
+				}
+				if n++; p.rare {
+					break // it has memory that the parser has once
+				}
+			}
+			if n > 0 && !yield(batch[:n], nil) {
 				return
 			}
-			p.next()
 			if err := p.Err(); err != nil {
 				yield(nil, p.located(err))
 				return
 			}
-			if !yield(&p.entry, nil) {
+			if n == 0 {
 				return
 			}
 		}
@@ -216,13 +265,15 @@ func printable(b []byte) bool {
 type parser struct {
 	*wire.Reader
 	Layout
-	entry  Entry
-	named  bool    // the current entry's template has a name
-	fields []field // of entry.Template
-	known  bool    // all of them are
-	rare   bool    // entry.Template has fields other than digest, path and signature
-	data   wire.Reader
-	legacy [legacyDigest + legacyName + 1]byte
+	number   int
+	named    bool     // the current entry's template has a name
+	template string   // of the current entry
+	fields   []field  // of template
+	known    bool     // all of them are
+	rare     bool     // template has fields other than digest, path and signature, or is of old
+	sizes    []uint32 // of the current entry
+	data     wire.Reader
+	legacy   [legacyDigest + legacyName + 1]byte
 }
 
 // located puts the entry's number into an error.
@@ -231,17 +282,17 @@ func (p *parser) located(err error) error {
 	if !errors.As(err, &at) {
 		return err
 	}
-	return &wire.Error{Record: fmt.Sprintf("entry %d", p.entry.Number), Offset: at.Offset, Err: at.Err}
+	return &wire.Error{Record: fmt.Sprintf("entry %d", p.number), Offset: at.Offset, Err: at.Err}
 }
 
-func (p *parser) next() {
-	e := &p.entry
-	e.Number++
-	e.Offset = p.Offset()
-	if p.rare { // to clear all fields takes as long as to read those of most templates
-		*e = Entry{Number: e.Number, Offset: e.Offset, Template: e.Template, XattrSizes: e.XattrSizes[:0]}
+func (p *parser) next(e *Entry) {
+	p.number++
+	if e.rare { // to clear all fields takes as long as to read those of most templates
+		*e = Entry{}
 	}
-	e.Data, e.Path, e.Signature, e.Digest, e.Verity = nil, nil, nil, digest.Digest{}, false
+	e.Number = p.number
+	e.Offset = p.Offset()
+	e.Data, e.Path, e.Signature, e.Digest, e.Verity, e.summed = nil, nil, nil, digest.Digest{}, false, false
 	p.named = false
 	pcr := p.U32()
 	if pcr > maxPCR {
@@ -260,20 +311,23 @@ func (p *parser) next() {
 	}
 	p.named = true
 	e.Violation = zero(hash)
-	e.Hash, _ = digest.New(p.Hash, hash) // of the right size, just read
-	if string(name) != e.Template {
-		e.Template = string(name)
-		p.fields, p.known = grammar(e.Template)
-		switch e.Template {
-		case "ima", "ima-ng", "ima-ngv2", "ima-sig", "ima-sigv2":
+	if err := e.Hash.Set(p.Hash, hash); err != nil {
+		p.FailAt(e.Offset, err)
+		return
+	}
+	if string(name) != p.template {
+		p.template = string(name)
+		p.fields, p.known = grammar(p.template)
+		switch p.template {
+		case "ima-ng", "ima-ngv2", "ima-sig", "ima-sigv2":
 			p.rare = false
 		default:
 			p.rare = true
 		}
 	}
-	e.Known = p.known
+	e.Template, e.Known, e.rare = p.template, p.known, p.rare
 	if e.Template == "ima" {
-		p.template()
+		p.old(e)
 		return
 	}
 	n := p.Count("bytes of template data", MaxData)
@@ -283,8 +337,14 @@ func (p *parser) next() {
 		return
 	}
 	p.data = *wire.New("", p.order(), e.Data).At(start)
+	if p.rare {
+		e.XattrSizes = p.sizes[:0]
+	}
 	for _, read := range p.fields {
 		read(e, &p.data)
+	}
+	if p.rare {
+		p.sizes = e.XattrSizes
 	}
 	if err := p.data.Finish(); err != nil {
 		var bad *wire.Error
@@ -293,9 +353,8 @@ func (p *parser) next() {
 	}
 }
 
-// template reads the data of template "ima".
-func (p *parser) template() {
-	e := &p.entry
+// old reads the data of template "ima".
+func (p *parser) old(e *Entry) {
 	sum := p.Bytes(legacyDigest)
 	at := p.Offset()
 	name := p.Bytes(p.Count("bytes of name", legacyName))

@@ -60,12 +60,12 @@ func (r *Replay) Add(e *Entry) bool {
 	case e.Violation:
 		r.buf = append(r.buf, r.ones...)
 	case r.padded:
-		r.buf = digest.Sum(digest.SHA1, e.Data).Append(r.buf)
+		r.buf = e.hashed(digest.SHA1).Append(r.buf)
 		r.buf = append(r.buf, r.zeros...)
 	default:
-		r.buf = digest.Sum(r.bank, e.Data).Append(r.buf)
+		r.buf = e.hashed(r.bank).Append(r.buf)
 	}
-	r.value = digest.Sum(r.bank, r.buf)
+	r.value.SetSum(r.bank, r.buf)
 	r.added++
 	return r.look()
 }
