@@ -151,7 +151,7 @@ var explanations = map[Code]explanation{
 		"An entry has a template that is not understood, so that nothing can be said of what was measured.",
 		"Boot with ima_template=ima-ng or ima-sig."},
 	UnknownFile: {
-		"A file was measured whose digest is in no list that is believed: a file of no package, a changed one, or one of a package whose list is missing.",
+		"A file was measured whose digest is in no list that is believed: a file of no package, a changed one, or one of a package whose list is missing. An fs-verity digest and a file's are never taken for one another.",
 		"Look what package has a file there. Add its list; if no package can have it, a statement file in the policy makes its digest known."},
 	DeniedFile: {
 		"A file was measured that the policy denies, whoever lists it.",

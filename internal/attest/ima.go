@@ -271,7 +271,9 @@ func (r *reading) entry(c *chain, e *imalog.Entry) {
 		found(DeniedFile, NotTrusted, none, "denied by the policy: "+reason)
 	}
 	var sources []policy.Source
-	if !e.Verity {
+	if e.Verity {
+		sources = r.policy.Verity.Find(e.Digest)
+	} else {
 		sources = r.policy.Find(e.Digest, string(e.Path))
 	}
 	if len(sources) == 0 {
@@ -294,7 +296,7 @@ func (r *reading) entry(c *chain, e *imalog.Entry) {
 func unknown(e *imalog.Entry) string {
 	why := "in no list"
 	if e.Verity {
-		why = "its fs-verity digest is in no list, for lists have digests of files"
+		why = "its fs-verity digest is in no list of such digests"
 	}
 	if len(e.Signature) == 0 {
 		return why

@@ -100,6 +100,28 @@ func TestAttack34VerityDigestIsNoFileDigest(t *testing.T) {
 	if !strings.Contains(v.Findings[0].Why, "fs-verity") {
 		t.Error(v.Findings[0].Why)
 	}
+	// Both digests of one file, each called what the other is.
+	merkle := file("the descriptor of bash")
+	for _, c := range []struct {
+		kind  string
+		d     digest.Digest
+		codes []attest.Code
+	}{
+		{"ima:", file("bash"), nil},
+		{"verity:", merkle, nil},
+		{"ima:", merkle, []attest.Code{attest.UnknownFile}},
+		{"verity:", file("bash"), []attest.Code{attest.UnknownFile}},
+		{"verity:", file("sshd"), []attest.Code{attest.UnknownFile}},
+	} {
+		h := honest(t)
+		h.policy.Verity.Add(merkle, policy.Source{List: "0-verity_list-compact-bash"})
+		h.add(entry(c.kind, c.d))
+		want := attest.Trusted
+		if c.codes != nil {
+			want = attest.NotTrusted
+		}
+		expect(t, c.kind+c.d.String(), h.judge(t), want, c.codes...)
+	}
 	for _, kind := range []string{"", "ima:sha256:", "ima:verity:", "verity:ima:", "IMA:", "ima"} {
 		h = honest(t)
 		h.add(entry(kind, file("bash")))

@@ -20,6 +20,9 @@ type Policy struct {
 	Bank  digest.Algorithm // bank of the PCRs that count
 	PCR   int              // the PCR that measured files extend
 	Known Files            // what may have been measured
+	// Verity are fs-verity digests of what may have been measured. They are a
+	// set apart: such a digest is of a descriptor, and nobody's content.
+	Verity Files
 
 	// Denied are digests that no list makes good, with the reason.
 	Denied map[digest.Digest]string
@@ -79,6 +82,9 @@ func (p *Policy) Find(d digest.Digest, path string) []Source {
 	return slices.DeleteFunc(slices.Clone(sources), elsewhere)
 }
 
+// Digests is the number of different digests that p knows, of either kind.
+func (p *Policy) Digests() int { return p.Known.Len() + p.Verity.Len() }
+
 // SecureBootPCR is the PCR that the firmware measures its Secure Boot settings
 // into (PC Client Platform Firmware Profile section 2.3.4).
 const SecureBootPCR = 7
@@ -87,7 +93,7 @@ const SecureBootPCR = 7
 // no bank or a PCR that no host has, it wants Secure Boot and not what proves
 // it, or it knows no file.
 func (p *Policy) Rejects() bool {
-	if p == nil || !p.Bank.Available() || p.Known.Len() == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) {
+	if p == nil || !p.Bank.Available() || p.Digests() == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) {
 		return true
 	}
 	none := func(pcr int) bool { return pcr < 0 || pcr >= tpm.PCRCount }
