@@ -137,6 +137,9 @@ var explanations = map[Code]explanation{
 	NotTheLast: {
 		"In the same boot the log was proven to be another before: entries that were there are gone, or are others now.",
 		"Treat it as tampering."},
+	NotItsOwn: {
+		"The checkpoint was made for another attestation key: it is another host's, or this host has a new key. Nothing was judged by it.",
+		"Give this host's file; after enrolling a new key, start a new one."},
 
 	WrongAggregate: {
 		"IMA's first entry is not the hash over the quoted PCRs 0 to 9: the log or the PCRs are of another boot.",

@@ -404,7 +404,7 @@ func (r *reading) progress() {
 	if !r.arrives() {
 		return
 	}
-	next := Checkpoint{PCR: r.policy.PCR, Resets: r.verdict.Resets, Entries: c.proven.entries, Seen: c.entries, Last: c.last}
+	next := Checkpoint{AK: r.ak, PCR: r.policy.PCR, Resets: r.verdict.Resets, Entries: c.proven.entries, Seen: c.entries, Last: c.last}
 	next.Value, _ = r.pcrs.Value(r.policy.Bank, r.policy.PCR)
 	if r.from != nil {
 		next.Entries += r.from.Entries

@@ -323,6 +323,38 @@ func TestAttack38TailNeverCovered(t *testing.T) {
 	expect(t, "another boot", grown(t, 0, 0).after(t, &rebooted), attest.Trusted)
 }
 
+// Rows 13 and 39: a checkpoint is one host's. Another's, of the same boot count
+// and even of the same log, helps nobody, and is not replaced.
+func TestAttack39CheckpointOfAnotherHost(t *testing.T) {
+	mine := grown(t, 4, 2).after(t, nil).Checkpoint
+	if mine == nil || mine.AK != mustKey(t).ID() {
+		t.Fatalf("%+v", mine)
+	}
+	for name, id := range map[string]digest.Digest{"another": file("another key"), "none": {}} {
+		other := *mine
+		other.AK = id
+		for _, cut := range []int{0, 3} {
+			h := grown(t, 8, 3)
+			h.log = h.log[cut:]
+			v := h.after(t, &other)
+			if !has(v, attest.NotItsOwn) || has(v, attest.Continued) || v.Outcome == attest.Trusted || v.Checkpoint != nil {
+				t.Errorf("%s, cut by %d: %v %+v", name, cut, v.Outcome, v.Findings)
+			}
+			if cut == 0 {
+				expect(t, name, v, attest.CouldNotTell, attest.NotItsOwn)
+			}
+		}
+	}
+}
+
+func mustKey(t *testing.T) *tpm.Key {
+	key, err := tpm.ParsePublic(honest(t).ak)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
 // Row 39: a log that was cut at the front is continued from the checkpoint,
 // with any overlap and with none, and from no other.
 func TestAttack39TrimmedLog(t *testing.T) {
