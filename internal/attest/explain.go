@@ -82,7 +82,7 @@ var explanations = map[Code]explanation{
 		"Judge by a bank that the firmware knows, or enable this one in its setup."},
 	UnknownEvent: {
 		"The firmware's log has an event of a type that the specification does not have, on a PCR that decides. Its meaning cannot be told.",
-		"Find out what makes it. An event that is called something unknown may be one that should have been judged."},
+		"Find out what makes it: it may be a vendor's own, or one that should have been judged under another name. If it belongs there, a statement event in the policy lets that type pass on that PCR."},
 	LateEvent: {
 		"An event on a PCR of the firmware comes after the separator, or after the hand-over to the system: what it claims to be is over by then.",
 		"Find out what made it; treat it as tampering if nobody can say."},

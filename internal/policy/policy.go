@@ -9,6 +9,7 @@ import (
 
 	"diglim/internal/digest"
 	"diglim/tpm"
+	"diglim/tpm/eventlog"
 )
 
 // IMAPCR is the PCR that IMA extends unless it is told otherwise
@@ -29,6 +30,10 @@ type Policy struct {
 	// Firmware are the PCRs whose quoted values the firmware's log has to
 	// explain. Of a PCR that is not among them nothing is said.
 	Firmware []int
+
+	// Events are events of types that the specification does not have, which
+	// the log may have on a PCR of Firmware, with the reason.
+	Events map[Event]string
 
 	// SecureBoot wants the log, which has to explain PCR 7, to say that Secure
 	// Boot was on.
@@ -62,6 +67,12 @@ func (p *Policy) ValidAt(now time.Time) bool {
 		return true
 	}
 	return !now.IsZero() && !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until))
+}
+
+// An Event is a kind of event in the firmware's log.
+type Event struct {
+	PCR  int
+	Type eventlog.Type
 }
 
 // An Expectation is the values that a PCR may have.
