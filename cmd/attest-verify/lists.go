@@ -74,8 +74,15 @@ func (l *lists) add(dir, name string, t trust) error {
 	}
 	// A host that uploads the list reads it, and IMA measures that. Nobody but
 	// the list itself says what it hashes to, in whichever algorithm IMA uses.
+	// A kernel that takes the list as a file measures it without the signature.
+	identities := [][]byte{b}
+	if list, _, err := modsig.Split(b); err == nil && len(list) > 0 {
+		identities = append(identities, list)
+	}
 	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
-		l.known.Add(digest.Sum(alg, b), policy.Source{List: name})
+		for _, identity := range identities {
+			l.known.Add(digest.Sum(alg, identity), policy.Source{List: name})
+		}
 	}
 	return nil
 }

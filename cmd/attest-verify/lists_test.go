@@ -46,6 +46,18 @@ func TestBareLists(t *testing.T) {
 	if s := l.known.Find(a); len(s) != 1 || s[0].Package != "a" || s[0].Path != "" {
 		t.Errorf("a: %+v", s)
 	}
+	signed := modsig.Append(compact, modsig.Signature{Type: modsig.PKCS7, Bytes: []byte("signature")})
+	for name, identity := range map[string][]byte{"0-file_list-compact-a": signed, "tlv-c": tlv} {
+		if s := l.known.Find(digest.Sum(digest.SHA256, identity)); len(s) != 1 || s[0].List != name {
+			t.Errorf("%s, as it is read: %+v", name, s)
+		}
+	}
+	if s := l.known.Find(digest.Sum(digest.SHA512, compact)); len(s) != 1 || s[0].List != "0-file_list-compact-a" {
+		t.Errorf("a list without its signature, as kernels take it: %+v", s)
+	}
+	if s := l.known.Find(digest.Sum(digest.SHA256, tlv[:len(tlv)-1])); len(s) != 0 {
+		t.Errorf("a list that was refused is known: %+v", s)
+	}
 	if s := l.known.Find(c); len(s) != 1 || s[0].Package != "c" || s[0].Path != "/usr/bin/c" {
 		t.Errorf("c: %+v", s)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"diglim/internal/digest"
 	"diglim/internal/policy"
@@ -298,6 +299,9 @@ func unknown(e *imalog.Entry) string {
 	if e.Verity {
 		why = "its fs-verity digest is in no list of such digests"
 	}
+	if e.Template == "ima-buf" && isListEvent(string(e.Path)) {
+		why = "it is called a digest list that a kernel was asked to take or drop, and is none that is believed; refused ones are logged too"
+	}
 	if len(e.Signature) == 0 {
 		return why
 	}
@@ -305,6 +309,14 @@ func unknown(e *imalog.Entry) string {
 		why += fmt.Sprintf("; its %s signature says that it is by key %08x", s.Kind, s.KeyID)
 	}
 	return why
+}
+
+// isListEvent reports whether DIGLIM calls what it measures so (critical data,
+// security/integrity/diglim/fs.c).
+func isListEvent(name string) bool {
+	return slices.ContainsFunc([]string{"add_file_", "add_buffer_", "del_file_", "del_buffer_"}, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
 }
 
 // What a finding, a measured file, and one of its sources take at most, in

@@ -161,6 +161,28 @@ func TestAttack39TrimmedTamperedBehindAhead(t *testing.T) {
 	}
 }
 
+// What a kernel was asked to take as a digest list has to be known like a file:
+// that it was asked says nothing of what it holds.
+func TestMeasuredLists(t *testing.T) {
+	for _, name := range []string{"add_file_0-file_list-compact-a", "add_buffer_a", "add_buffer_", "del_file_a", "del_buffer_a"} {
+		for content, want := range map[string]attest.Outcome{"a list": attest.Trusted, "another": attest.NotTrusted} {
+			h := honest(t)
+			h.policy.Known.Add(file("a list"), policy.Source{List: "0-file_list-compact-a"})
+			h.add(tpmtest.Entry{PCR: 10, Template: "ima-buf", Path: name,
+				Fields: [][]byte{tpmtest.Tagged(file(content)), []byte(name + "\x00"), []byte(content)}})
+			v := h.judge(t)
+			if want == attest.Trusted {
+				expect(t, name, v, want)
+				continue
+			}
+			expect(t, name, v, want, attest.UnknownFile)
+			if !strings.Contains(v.Findings[0].Why, "digest list that a kernel was asked to take") {
+				t.Error(v.Findings[0].Why)
+			}
+		}
+	}
+}
+
 // Row 41: names are bytes, and no name makes an entry another.
 func TestAttack41NameTricks(t *testing.T) {
 	for _, path := range []string{"/usr/bin/bash (deleted)", "/tmp/a\nb", "/tmp/\x1b[2J", "/tmp/\xff\xfe", "memfd:kernel", " ", "|",
