@@ -186,6 +186,9 @@ func (c *check) run(args []string, a *answer) (err error) {
 		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
 			"give with --nonce what the host was asked; the %s that it sent is not that", evidence.NonceFile)
 	}
+	if c.last != "" && filepath.Clean(c.last) == filepath.Clean(c.checkpoint) {
+		return errors.New("--last and --checkpoint are the same file")
+	}
 	var ch attest.Challenge
 	if ch.Nonce, err = parseNonce(c.nonce, 1); err != nil {
 		return err
@@ -201,12 +204,6 @@ func (c *check) run(args []string, a *answer) (err error) {
 			return fmt.Errorf("attestation key: %w", err)
 		}
 	}
-	ch.Now = time.Now().UTC()
-	if c.last != "" {
-		if ch.Last, err = readLast(c.last); err != nil {
-			return err
-		}
-	}
 	ev, done, err := c.evidence(args, pol)
 	if err != nil {
 		return err
@@ -218,11 +215,29 @@ func (c *check) run(args []string, a *answer) (err error) {
 	if a.Lists, err = knownFiles(pol); err != nil {
 		return err
 	}
+	// Two checks of one host at once take turns: each judges by what the one
+	// before it kept, so that no older state replaces a newer one.
+	for _, kept := range []struct{ what, path string }{{"last state", c.last}, {"checkpoint", c.checkpoint}} {
+		if kept.path == "" {
+			continue
+		}
+		unlock, e := lock(kept.path)
+		if e != nil {
+			return fmt.Errorf("%s: %w", kept.what, e)
+		}
+		defer func() { err = errors.Join(err, unlock()) }()
+	}
+	if c.last != "" {
+		if ch.Last, err = readLast(c.last); err != nil {
+			return err
+		}
+	}
 	if c.checkpoint != "" {
 		if ch.Checkpoint, err = readCheckpoint(c.checkpoint); err != nil {
 			return err
 		}
 	}
+	ch.Now = time.Now().UTC()
 	a.Verdict = attest.Judge(ev, ch, &pol.Policy)
 	if c.last != "" && a.Seen != nil {
 		err = writeLast(c.last, a.Seen)

@@ -34,7 +34,7 @@ func readCheckpoint(path string) (*attest.Checkpoint, error) {
 			err = errors.New("something follows it")
 		}
 	}
-	if err == nil && (c.Value.IsZero() || c.Last.IsZero() || c.Entries < 1 || c.Seen < c.Entries) {
+	if err == nil && (c.AK.IsZero() || c.Value.IsZero() || c.Last.IsZero() || c.Entries < 1 || c.Seen < c.Entries) {
 		err = errors.New("incomplete")
 	}
 	if err != nil {

@@ -93,7 +93,7 @@ func (p *policyInit) run(cmd *cobra.Command, path string) (err error) {
 	}
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "wrote %s: %s known of %s proven, %s from %s\n", cli.Text(p.output),
-		cli.Count(len(v.Known)), logEntries(v.Proven), cli.Plural(asked.Known.Len(), "digest"), cli.Plural(l.Accepted, "list"))
+		cli.Count(len(v.Known)), logEntries(v.Proven), cli.Plural(asked.Digests(), "digest"), cli.Plural(l.Accepted, "list"))
 	for _, unknown := range w.unknown {
 		fmt.Fprintf(out, "not known: %s\n", unknown)
 	}

@@ -22,7 +22,8 @@ type lists struct {
 	Weak     int           `json:"weak"`     // of those accepted, only because the user said so
 	Refused  []refusedList `json:"refused"`
 
-	known policy.Files
+	known  policy.Files
+	verity policy.Files // fs-verity digests, which are none of files
 }
 
 type refusedList struct {
@@ -73,8 +74,15 @@ func (l *lists) add(dir, name string, t trust) error {
 	}
 	// A host that uploads the list reads it, and IMA measures that. Nobody but
 	// the list itself says what it hashes to, in whichever algorithm IMA uses.
+	// A kernel that takes the list as a file measures it without the signature.
+	identities := [][]byte{b}
+	if list, _, err := modsig.Split(b); err == nil && len(list) > 0 {
+		identities = append(identities, list)
+	}
 	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
-		l.known.Add(digest.Sum(alg, b), policy.Source{List: name})
+		for _, identity := range identities {
+			l.known.Add(digest.Sum(alg, identity), policy.Source{List: name})
+		}
 	}
 	return nil
 }
@@ -125,7 +133,15 @@ func (l *lists) addBare(name string, format digestlist.Format, b []byte, t trust
 	if err != nil && !errors.Is(err, modsig.ErrNone) {
 		return err
 	}
-	var files []digestlist.TLVEntry
+	source := policy.Source{List: name}
+	dialect := digestlist.V3
+	if n, of, err := digestlist.KnownName(name); err == nil {
+		source.Package = n.Label
+		if of == digestlist.InterfaceBPF {
+			dialect = digestlist.BPF
+		}
+	}
+	var files, verity []digestlist.TLVEntry
 	if format == digestlist.FormatTLV {
 		list, err := digestlist.ParseTLV(b)
 		if err != nil {
@@ -133,25 +149,28 @@ func (l *lists) addBare(name string, format digestlist.Format, b []byte, t trust
 		}
 		files = list.Entries
 	} else {
-		blocks, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, b)
+		blocks, err := digestlist.ParseCompact(dialect, digestlist.LittleEndian, b)
 		if err != nil {
 			return err
 		}
 		for _, block := range blocks {
-			if block.Type == digestlist.Metadata {
+			to := &files
+			switch block.Type {
+			case digestlist.Metadata:
 				continue // of what a file is called and may do, not of what is in it
+			case digestlist.Verity:
+				to = &verity
 			}
 			for _, d := range block.Digests {
-				files = append(files, digestlist.TLVEntry{Digest: d})
+				*to = append(*to, digestlist.TLVEntry{Digest: d})
 			}
 		}
 	}
 	if !t.allowUnsigned {
 		return fmt.Errorf("%w: a %s list carries no signature of a vendor", errUnsigned, format)
 	}
-	source := policy.Source{List: name}
-	if n, _, err := digestlist.KnownName(name); err == nil {
-		source.Package = n.Label
+	for _, v := range verity {
+		l.verity.Add(v.Digest, source)
 	}
 	for _, f := range files {
 		source.Path = f.Path

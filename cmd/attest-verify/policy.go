@@ -68,11 +68,11 @@ func knownFiles(f *policy.File) (*lists, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lists: %w", err)
 	}
-	f.Known = l.known
+	f.Known, f.Verity = l.known, l.verity
 	for _, r := range f.Files {
 		f.Known.Add(r.Digest, r.Source())
 	}
-	if f.Known.Len() == 0 {
+	if f.Digests() == 0 {
 		return l, cli.Hint(errors.New("lists: no list is believed"), "the lists need a signature by a key given with --keyring")
 	}
 	return l, nil
@@ -189,6 +189,6 @@ func explainNamed(w io.Writer, f *policy.File) (rejects bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	fmt.Fprintf(w, "%-10s %s, %s believed, %s refused\n", "known", cli.Plural(f.Known.Len(), "digest"), cli.Plural(l.Accepted, "list"), cli.Count(len(l.Refused)))
+	fmt.Fprintf(w, "%-10s %s, %s believed, %s refused\n", "known", cli.Plural(f.Digests(), "digest"), cli.Plural(l.Accepted, "list"), cli.Count(len(l.Refused)))
 	return rejects, nil
 }

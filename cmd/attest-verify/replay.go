@@ -62,7 +62,17 @@ type replayed struct {
 	Bank     string        `json:"bank"`
 	Locality int           `json:"startup_locality"`
 	PCRs     []replayedPCR `json:"pcrs"`
+	Keys     []replayedKey `json:"secure_boot_keys"`
 	Oddities []string      `json:"oddities"` // of the firmware log
+}
+
+// replayedKey is one that Secure Boot goes by, as PCR 7 proves it.
+type replayedKey struct {
+	Event    int           `json:"event"`
+	Variable string        `json:"variable"` // PK, KEK, db or dbx
+	Kind     string        `json:"kind"`     // x509, sha256, …
+	Owner    string        `json:"owner"`
+	Digest   digest.Digest `json:"digest"` // of the certificate, or what the variable has
 }
 
 type replayedPCR struct {
@@ -74,7 +84,7 @@ type replayedPCR struct {
 
 // run replays both logs. With an error there may be values up to it.
 func (r *replay) run(args []string) (replayed, error) {
-	p := replayed{Bank: r.bank, PCRs: []replayedPCR{}, Oddities: []string{}}
+	p := replayed{Bank: r.bank, PCRs: []replayedPCR{}, Keys: []replayedKey{}, Oddities: []string{}}
 	bank, err := digest.ByName(r.bank)
 	if _, ok := bank.TPM(); err != nil || !ok || !bank.Available() {
 		return p, fmt.Errorf("bank %q: sha1, sha256, sha384 and sha512 are known", r.bank)
@@ -140,6 +150,13 @@ func (p *replayed) firmware(bank digest.Algorithm, log []byte) error {
 	}
 	p.Locality = l.Locality
 	for _, o := range l.Oddities {
+		p.Oddities = append(p.Oddities, o.String())
+	}
+	keys, odd := l.Keys(bank)
+	for _, k := range keys {
+		p.Keys = append(p.Keys, replayedKey{k.Event, k.Variable, k.Kind, k.Owner.String(), k.Digest()})
+	}
+	for _, o := range odd {
 		p.Oddities = append(p.Oddities, o.String())
 	}
 	registers, ok := l.Replay(bank)

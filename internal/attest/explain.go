@@ -82,7 +82,7 @@ var explanations = map[Code]explanation{
 		"Judge by a bank that the firmware knows, or enable this one in its setup."},
 	UnknownEvent: {
 		"The firmware's log has an event of a type that the specification does not have, on a PCR that decides. Its meaning cannot be told.",
-		"Find out what makes it. An event that is called something unknown may be one that should have been judged."},
+		"Find out what makes it: it may be a vendor's own, or one that should have been judged under another name. If it belongs there, a statement event in the policy lets that type pass on that PCR."},
 	LateEvent: {
 		"An event on a PCR of the firmware comes after the separator, or after the hand-over to the system: what it claims to be is over by then.",
 		"Find out what made it; treat it as tampering if nobody can say."},
@@ -137,6 +137,9 @@ var explanations = map[Code]explanation{
 	NotTheLast: {
 		"In the same boot the log was proven to be another before: entries that were there are gone, or are others now.",
 		"Treat it as tampering."},
+	NotItsOwn: {
+		"The checkpoint was made for another attestation key: it is another host's, or this host has a new key. Nothing was judged by it.",
+		"Give this host's file; after enrolling a new key, start a new one."},
 
 	WrongAggregate: {
 		"IMA's first entry is not the hash over the quoted PCRs 0 to 9: the log or the PCRs are of another boot.",
@@ -151,7 +154,7 @@ var explanations = map[Code]explanation{
 		"An entry has a template that is not understood, so that nothing can be said of what was measured.",
 		"Boot with ima_template=ima-ng or ima-sig."},
 	UnknownFile: {
-		"A file was measured whose digest is in no list that is believed: a file of no package, a changed one, or one of a package whose list is missing.",
+		"A file was measured whose digest is in no list that is believed: a file of no package, a changed one, or one of a package whose list is missing. An fs-verity digest and a file's are never taken for one another.",
 		"Look what package has a file there. Add its list; if no package can have it, a statement file in the policy makes its digest known."},
 	DeniedFile: {
 		"A file was measured that the policy denies, whoever lists it.",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"diglim/internal/policy"
 	"diglim/tpm/eventlog"
 )
 
@@ -69,10 +70,16 @@ func (j *judge) firmware(log []byte) {
 	}
 }
 
+// maxUnknown is how many kinds of unknown events, by PCR and type, are found.
+const maxUnknown = 64
+
 // events looks for what does not belong into the PCRs that are explained. Of
-// each kind the first of a PCR is found.
+// each kind the first of a PCR is found, of unknown events the first of a type
+// too. Such an event proves nothing against a host: vendors have their own. But
+// what it was, only who knows the vendor can tell.
 func (j *judge) events(l *eventlog.Log, explained []bool) {
-	var unknown [len(eventlog.Registers{})]bool
+	unknown := map[policy.Event]bool{}
+	denied := 0
 	var separated, late [platformPCRs]bool
 	booted := false
 	for i := range l.Events {
@@ -83,11 +90,19 @@ func (j *judge) events(l *eventlog.Log, explained []bool) {
 		data, _ := e.Proven(j.policy.Bank)
 		found := func(code Code, leaves Outcome, why string) {
 			d, _ := e.Digest(j.policy.Bank)
-			j.find(Finding{Code: code, Leaves: leaves, Event: e.Number, Digest: d, Why: fmt.Sprintf("%s on PCR %d %s", e.Type, e.PCR, why)})
+			j.find(Finding{Code: code, Leaves: leaves, Event: e.Number, Digest: d, Why: fmt.Sprintf("event %d, %s on PCR %d, %s", e.Number, e.Type, e.PCR, why)})
 		}
-		if !e.Type.Known() && !unknown[e.PCR] {
-			unknown[e.PCR] = true
-			found(UnknownEvent, CouldNotTell, "is of no type that the specification has")
+		if kind := (policy.Event{PCR: e.PCR, Type: e.Type}); !e.Type.Known() && !unknown[kind] {
+			reason, allowed := j.policy.Events[kind]
+			switch {
+			case allowed:
+				unknown[kind] = true
+				found(UnknownEvent, Trusted, "is of no type that the specification has; the policy lets it pass: "+reason)
+			case denied < maxUnknown: // one is as bad as all
+				unknown[kind] = true
+				denied++
+				found(UnknownEvent, CouldNotTell, "is of no type that the specification has")
+			}
 		}
 		if e.PCR >= platformPCRs {
 			continue // the system's own

@@ -3,6 +3,7 @@ package attest_test
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"testing"
 	"unicode/utf16"
 
@@ -180,6 +181,45 @@ func TestAttack22UnknownTypeOfTheBootLoader(t *testing.T) {
 	expect(t, "PCR 8", m.judge(t), attest.CouldNotTell, attest.UnknownEvent)
 	m.policy.Firmware = []int{0, 1, 2, 3, 4, 5, 6, 7, 9}
 	expect(t, "PCR 8, of which no word is wanted", m.judge(t), attest.Trusted)
+}
+
+// A vendor's own type is for the administrator to vouch for: by PCR and type,
+// which the finding names, and for no other.
+func TestAttack22VendorsOwnType(t *testing.T) {
+	m := newMachine(t)
+	own := tpmtest.FirmwareEvent{PCR: 2, Type: 0xc0000001, Data: []byte("a vendor's")}
+	m.measure(1, own, own)
+	v := m.judge(t)
+	expect(t, "no word in the policy", v, attest.CouldNotTell, attest.UnknownEvent)
+	if f := v.Findings[0]; f.Event != 3 || f.Why != "event 3, type 0xc0000001 on PCR 2, is of no type that the specification has" {
+		t.Errorf("%+v", f)
+	}
+	m.policy.Events = map[policy.Event]string{{PCR: 2, Type: 0xc0000001}: "option ROM of our storage"}
+	v = m.judge(t)
+	expect(t, "in the policy", v, attest.Trusted, attest.UnknownEvent)
+	if !strings.HasSuffix(v.Findings[0].Why, "lets it pass: option ROM of our storage") {
+		t.Errorf("%+v", v.Findings[0])
+	}
+	for name, other := range map[string]tpmtest.FirmwareEvent{
+		"another PCR":  {PCR: 1, Type: 0xc0000001, Data: []byte("x")},
+		"another type": {PCR: 2, Type: 0xc0000002, Data: []byte("x")},
+	} {
+		m := newMachine(t)
+		m.policy.Events = map[policy.Event]string{{PCR: 2, Type: 0xc0000001}: "option ROM of our storage"}
+		m.measure(1, own, other)
+		expect(t, name, m.judge(t), attest.CouldNotTell, attest.UnknownEvent, attest.UnknownEvent)
+	}
+	m = newMachine(t)
+	m.policy.Events = map[policy.Event]string{{PCR: 4, Type: 0xc0000001}: "a vendor's"}
+	m.measure(len(m.events), tpmtest.FirmwareEvent{PCR: 4, Type: 0xc0000001, Data: []byte("evil")})
+	expect(t, "after the end", m.judge(t), attest.NotTrusted, attest.UnknownEvent, attest.LateEvent)
+	m = newMachine(t)
+	for i := range uint32(1000) {
+		m.measure(1, tpmtest.FirmwareEvent{PCR: 2, Type: 0xc0000000 + i, Data: []byte("x")})
+	}
+	if v := m.judge(t); v.Outcome != attest.CouldNotTell || len(v.Findings) != 64 {
+		t.Errorf("many types: %v, %d findings", v.Outcome, len(v.Findings))
+	}
 }
 
 // Row 23: data that was not hashed says that Secure Boot was on.

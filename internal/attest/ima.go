@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"diglim/internal/digest"
 	"diglim/internal/policy"
@@ -179,7 +180,11 @@ func (r *reading) batch(batch []imalog.Entry) {
 		if c.entries == 1 {
 			c.aggregate = isAggregate(e)
 		}
-		r.entry(c, e, !e.Verity && r.queries[i].Known)
+		known := r.queries[i].Known
+		if e.Verity {
+			known = r.policy.Verity.Knows(e.Digest, e.Path)
+		}
+		r.entry(c, e, known)
 		if c.replay == nil {
 			continue
 		}
@@ -294,9 +299,13 @@ func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
 		return
 	}
 	// Most of a large log finds no room, and its sources are not asked for.
+	files := &r.policy.Known
+	if e.Verity {
+		files = &r.policy.Verity
+	}
 	var sources []policy.Source
 	if r.room(len(e.Path) + sourceSize) {
-		sources = r.policy.Known.Some(e.Digest, e.Path, MaxSources)
+		sources = files.Some(e.Digest, e.Path, MaxSources)
 	}
 	if len(sources) == 0 || !r.keep(len(e.Path)+len(sources)*sourceSize) {
 		c.open.omitted.Known++
@@ -310,7 +319,10 @@ func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
 func unknown(e *imalog.Entry) string {
 	why := "in no list"
 	if e.Verity {
-		why = "its fs-verity digest is in no list, for lists have digests of files"
+		why = "its fs-verity digest is in no list of such digests"
+	}
+	if e.Template == "ima-buf" && isListEvent(string(e.Path)) {
+		why = "it is called a digest list that a kernel was asked to take or drop, and is none that is believed; refused ones are logged too"
 	}
 	if len(e.Signature) == 0 {
 		return why
@@ -319,6 +331,14 @@ func unknown(e *imalog.Entry) string {
 		why += fmt.Sprintf("; its %s signature says that it is by key %08x", s.Kind, s.KeyID)
 	}
 	return why
+}
+
+// isListEvent reports whether DIGLIM calls what it measures so (critical data,
+// security/integrity/diglim/fs.c).
+func isListEvent(name string) bool {
+	return slices.ContainsFunc([]string{"add_file_", "add_buffer_", "del_file_", "del_buffer_"}, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
 }
 
 // What a finding, a measured file, and one of its sources take at most, in
@@ -407,7 +427,7 @@ func (r *reading) progress() {
 	if !r.arrives() {
 		return
 	}
-	next := Checkpoint{PCR: r.policy.PCR, Resets: r.verdict.Resets, Entries: c.proven.entries, Seen: c.entries, Last: c.last}
+	next := Checkpoint{AK: r.ak, PCR: r.policy.PCR, Resets: r.verdict.Resets, Entries: c.proven.entries, Seen: c.entries, Last: c.last}
 	next.Value, _ = r.pcrs.Value(r.policy.Bank, r.policy.PCR)
 	if r.from != nil {
 		next.Entries += r.from.Entries

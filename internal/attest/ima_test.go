@@ -100,6 +100,28 @@ func TestAttack34VerityDigestIsNoFileDigest(t *testing.T) {
 	if !strings.Contains(v.Findings[0].Why, "fs-verity") {
 		t.Error(v.Findings[0].Why)
 	}
+	// Both digests of one file, each called what the other is.
+	merkle := file("the descriptor of bash")
+	for _, c := range []struct {
+		kind  string
+		d     digest.Digest
+		codes []attest.Code
+	}{
+		{"ima:", file("bash"), nil},
+		{"verity:", merkle, nil},
+		{"ima:", merkle, []attest.Code{attest.UnknownFile}},
+		{"verity:", file("bash"), []attest.Code{attest.UnknownFile}},
+		{"verity:", file("sshd"), []attest.Code{attest.UnknownFile}},
+	} {
+		h := honest(t)
+		h.policy.Verity.Add(merkle, policy.Source{List: "0-verity_list-compact-bash"})
+		h.add(entry(c.kind, c.d))
+		want := attest.Trusted
+		if c.codes != nil {
+			want = attest.NotTrusted
+		}
+		expect(t, c.kind+c.d.String(), h.judge(t), want, c.codes...)
+	}
 	for _, kind := range []string{"", "ima:sha256:", "ima:verity:", "verity:ima:", "IMA:", "ima"} {
 		h = honest(t)
 		h.add(entry(kind, file("bash")))
@@ -135,6 +157,28 @@ func TestAttack39TrimmedTamperedBehindAhead(t *testing.T) {
 		v := h.judge(t)
 		if v.Log != c.want || (v.Outcome == attest.Trusted) != (c.want == attest.AheadOfQuote || c.want == attest.UpToQuote) {
 			t.Errorf("%s: %q %v", c.name, v.Log, v.Outcome)
+		}
+	}
+}
+
+// What a kernel was asked to take as a digest list has to be known like a file:
+// that it was asked says nothing of what it holds.
+func TestMeasuredLists(t *testing.T) {
+	for _, name := range []string{"add_file_0-file_list-compact-a", "add_buffer_a", "add_buffer_", "del_file_a", "del_buffer_a"} {
+		for content, want := range map[string]attest.Outcome{"a list": attest.Trusted, "another": attest.NotTrusted} {
+			h := honest(t)
+			h.policy.Known.Add(file("a list"), policy.Source{List: "0-file_list-compact-a"})
+			h.add(tpmtest.Entry{PCR: 10, Template: "ima-buf", Path: name,
+				Fields: [][]byte{tpmtest.Tagged(file(content)), []byte(name + "\x00"), []byte(content)}})
+			v := h.judge(t)
+			if want == attest.Trusted {
+				expect(t, name, v, want)
+				continue
+			}
+			expect(t, name, v, want, attest.UnknownFile)
+			if !strings.Contains(v.Findings[0].Why, "digest list that a kernel was asked to take") {
+				t.Error(v.Findings[0].Why)
+			}
 		}
 	}
 }
@@ -299,6 +343,38 @@ func TestAttack38TailNeverCovered(t *testing.T) {
 	rebooted := *first
 	rebooted.Resets--
 	expect(t, "another boot", grown(t, 0, 0).after(t, &rebooted), attest.Trusted)
+}
+
+// Rows 13 and 39: a checkpoint is one host's. Another's, of the same boot count
+// and even of the same log, helps nobody, and is not replaced.
+func TestAttack39CheckpointOfAnotherHost(t *testing.T) {
+	mine := grown(t, 4, 2).after(t, nil).Checkpoint
+	if mine == nil || mine.AK != mustKey(t).ID() {
+		t.Fatalf("%+v", mine)
+	}
+	for name, id := range map[string]digest.Digest{"another": file("another key"), "none": {}} {
+		other := *mine
+		other.AK = id
+		for _, cut := range []int{0, 3} {
+			h := grown(t, 8, 3)
+			h.log = h.log[cut:]
+			v := h.after(t, &other)
+			if !has(v, attest.NotItsOwn) || has(v, attest.Continued) || v.Outcome == attest.Trusted || v.Checkpoint != nil {
+				t.Errorf("%s, cut by %d: %v %+v", name, cut, v.Outcome, v.Findings)
+			}
+			if cut == 0 {
+				expect(t, name, v, attest.CouldNotTell, attest.NotItsOwn)
+			}
+		}
+	}
+}
+
+func mustKey(t *testing.T) *tpm.Key {
+	key, err := tpm.ParsePublic(honest(t).ak)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // Row 39: a log that was cut at the front is continued from the checkpoint,

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 
+	"diglim/internal/digest"
 	"diglim/internal/policy"
 	"diglim/tpm"
 )
@@ -54,9 +55,10 @@ func Judge(ev Evidence, ch Challenge, pol *policy.Policy) Verdict {
 
 type judge struct {
 	policy  *policy.Policy
-	pcrs    *tpm.PCRs   // nil until the quote is verified
-	last    *Checkpoint // of this boot, once the quote is verified; nil if there is none
-	next    *Checkpoint // for the verdict, if it is good
+	pcrs    *tpm.PCRs     // nil until the quote is verified
+	ak      digest.Digest // tpm.Key.ID of the key that verified it
+	last    *Checkpoint   // of this key and boot, once the quote is verified; nil if there is none
+	next    *Checkpoint   // for the verdict, if it is good
 	verdict Verdict
 }
 

@@ -122,9 +122,8 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 		j.refused(err)
 		return
 	}
-	if j.last != nil && (j.last.Resets != q.ResetCount || j.last.Value.Algorithm() != j.policy.Bank || j.last.PCR != j.policy.PCR) {
-		j.last = nil // of another boot, or about something else
-	}
+	j.ak = key.ID()
+	j.checkpoint(q.ResetCount)
 	j.verdict.TPM = TPM{
 		Quoted:   true,
 		Clock:    q.Clock,
@@ -139,6 +138,19 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 	if len(ch.AK) > 0 {
 		j.enrolled(key)
 		j.since(ch, Seen{AK: key.ID(), At: ch.Now, Policy: j.policy.Serial, State: q.State})
+	}
+}
+
+// checkpoint drops the checkpoint if it is not about this PCR in this boot. One
+// that is not of this host is somebody's mistake, or worse.
+func (j *judge) checkpoint(resets uint32) {
+	switch c := j.last; {
+	case c == nil:
+	case c.AK != j.ak:
+		j.last = nil
+		j.find(Finding{Code: NotItsOwn, Leaves: CouldNotTell, Digest: j.ak, Expected: c.AK, Why: "the checkpoint is that of another attestation key"})
+	case c.Resets != resets || c.Value.Algorithm() != j.policy.Bank || c.PCR != j.policy.PCR:
+		j.last = nil
 	}
 }
 

@@ -59,9 +59,12 @@ type Verdict struct {
 }
 
 // A Checkpoint is how far a host's log was proven. The verifier keeps it, and
-// guards it as it guards the key: what came before it is not judged again.
+// guards it as it guards the key: what came before it is not judged again. It
+// is good for one key, one boot, and one PCR of one bank, which is the
+// algorithm of Value.
 type Checkpoint struct {
-	Resets  uint32        `json:"reset_count"` // of the TPM: it is good for one boot
+	AK      digest.Digest `json:"ak"`          // tpm.Key.ID of the host's attestation key
+	Resets  uint32        `json:"reset_count"` // of the TPM: it counts boots
 	PCR     int           `json:"pcr"`
 	Value   digest.Digest `json:"value"`   // of the PCR
 	Entries int           `json:"entries"` // that made the value, from the boot
@@ -171,6 +174,7 @@ const (
 	Continued       Code = "log-continued"
 	NotProgressed   Code = "tail-still-unproven"
 	NotTheLast      Code = "log-differs-from-last"
+	NotItsOwn       Code = "checkpoint-of-another-ak"
 )
 
 // Findings about the firmware's log.

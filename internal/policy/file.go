@@ -12,6 +12,7 @@ import (
 
 	"diglim/internal/digest"
 	"diglim/tpm"
+	"diglim/tpm/eventlog"
 )
 
 const (
@@ -57,7 +58,7 @@ func ParseFile(b []byte) (*File, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%d bytes, the limit is %d", len(b), maxFile)
 	}
-	p := parser{file: &File{Policy: Policy{Denied: map[digest.Digest]string{}}}, said: map[string]int{}}
+	p := parser{file: &File{Policy: Policy{Denied: map[digest.Digest]string{}, Events: map[Event]string{}}}, said: map[string]int{}}
 	n := 0
 	for line := range bytes.Lines(b) {
 		n++
@@ -164,6 +165,7 @@ var statements = map[string]statement{
 	"pcr":             {`BANK:PCR HEX... ["REASON"]`, 2, 0, false, readExpectation},
 	"file":            {`DIGEST [at PATH] "REASON"`, 2, 4, false, readFile},
 	"deny":            {`DIGEST "REASON"`, 2, 2, false, readDeny},
+	"event":           {`TYPE PCR "REASON"`, 3, 3, false, readEvent},
 	"serial":          {"NUMBER", 1, 1, true, readSerial},
 	"valid-from":      {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.From, args[0], 0) }},
 	"valid-until":     {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.Until, args[0], 1) }},
@@ -291,17 +293,50 @@ func readDeny(f *File, args []word) error {
 	return err
 }
 
+func readEvent(f *File, args []word) error {
+	number, err := strconv.ParseUint(args[0].text, 0, 32)
+	if err != nil {
+		return fmt.Errorf("type %q is no number of 32 bits", args[0].text)
+	}
+	if t := eventlog.Type(number); t.Known() {
+		return fmt.Errorf("%s needs no statement: the specification has it", t)
+	}
+	pcrs, err := tpm.ParseIndices(args[1].text)
+	if err != nil {
+		return err
+	}
+	if len(pcrs) != 1 {
+		return fmt.Errorf("%d PCRs, must be one", len(pcrs))
+	}
+	why, err := reason(args)
+	if err != nil {
+		return err
+	}
+	e := Event{PCR: pcrs[0], Type: eventlog.Type(number)}
+	if _, ok := f.Events[e]; ok {
+		return fmt.Errorf("%s on PCR %d a second time", e.Type, e.PCR)
+	}
+	f.Events[e] = why
+	return nil
+}
+
 // digestAndReason are the first word of a statement and the last.
 func digestAndReason(args []word) (digest.Digest, string, error) {
 	d, err := digest.Parse(args[0].text)
 	if err != nil {
 		return d, "", err
 	}
-	reason := args[len(args)-1]
-	if !reason.quoted || strings.TrimSpace(reason.text) == "" {
-		return d, "", errors.New("it ends with a reason, in quotes")
+	why, err := reason(args)
+	return d, why, err
+}
+
+// reason is the last word of a statement.
+func reason(args []word) (string, error) {
+	last := args[len(args)-1]
+	if !last.quoted || strings.TrimSpace(last.text) == "" {
+		return "", errors.New("it ends with a reason, in quotes")
 	}
-	return d, reason.text, nil
+	return last.text, nil
 }
 
 func readFirmware(f *File, args []word) (err error) {

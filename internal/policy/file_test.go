@@ -46,6 +46,7 @@ violations report
 unknown-files report
 secure-boot required
 firmware-log 0,7
+event 0xc0000001 7 "a vendor's own"
 padded report
 tpm-firmware at-least 0x2019102300163636
 `, a.Hex(), b.Hex())
@@ -62,6 +63,7 @@ func TestParseFile(t *testing.T) {
 			Bank:             digest.SHA256,
 			PCR:              10,
 			Denied:           map[digest.Digest]string{b: "CVE-2026-1234"},
+			Events:           map[policy.Event]string{{PCR: 7, Type: 0xc0000001}: "a vendor's own"},
 			ReportViolations: true,
 			ReportUnknown:    true,
 			Quoted:           append(pcr(digest.SHA256, 0, 1, 2, 3, 4, 5, 6, 7, 10), pcr(digest.SHA1, 0)...),
@@ -139,6 +141,12 @@ func TestBadFiles(t *testing.T) {
 		"no blank after a quote": full + "lists \"a\"b\n",
 		"bad escape":             full + `lists "\q"` + "\n",
 		"65 words":               full + "pcr sha256:5" + strings.Repeat(" "+a.Hex(), 65) + "\n",
+		"event without reason":   full + "event 0xc0000002 7 reason\n",
+		"event of no PCR":        full + "event 0xc0000002 24 \"reason\"\n",
+		"event of two PCRs":      full + "event 0xc0000002 6-7 \"reason\"\n",
+		"event of 33 bits":       full + "event 0x1c0000002 7 \"reason\"\n",
+		"event that is known":    full + "event 0x4 7 \"reason\"\n",
+		"event twice":            full + "event 0xc0000001 7 \"reason\"\n",
 		"empty path":             full + "lists \"\"\n",
 		"a PCR twice":            full + "quoted sha256:0\n",
 		"values twice":           full + "pcr sha256:4 " + b.Hex() + "\n",
@@ -222,7 +230,8 @@ func TestWords(t *testing.T) {
 	for _, want := range []string{
 		"PCR 10 (sha256)", `"keys/web-1.pub"`, `"more lists"`, "lists that nobody signed are believed (caution)", "MD5 and SHA-1 are believed (caution)",
 		`at "/run/a b" only: generated at boot`, "whoever lists it: CVE-2026-1234", "in no list is reported, and the host trusted all the same (caution)",
-		"while it was measured is reported, and the host trusted all the same (caution)", "one of 2 values: Secure Boot", "had Secure Boot on", "explained by the firmware's log in PCRs 0 7", "as strong as SHA-1", "0x2019102300163636 or later",
+		"while it was measured is reported, and the host trusted all the same (caution)", "one of 2 values: Secure Boot", "had Secure Boot on", "explained by the firmware's log in PCRs 0 7", "as strong as SHA-1",
+		"with an event of type 0xc0000001 on PCR 7 passes: a vendor's own (caution)", "0x2019102300163636 or later",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in:\n%s", want, text)

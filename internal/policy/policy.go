@@ -8,6 +8,7 @@ import (
 
 	"diglim/internal/digest"
 	"diglim/tpm"
+	"diglim/tpm/eventlog"
 )
 
 // IMAPCR is the PCR that IMA extends unless it is told otherwise
@@ -19,12 +20,19 @@ type Policy struct {
 	Bank  digest.Algorithm // bank of the PCRs that count
 	PCR   int              // the PCR that measured files extend
 	Known Files            // what may have been measured
+	// Verity are fs-verity digests of what may have been measured. They are a
+	// set apart: such a digest is of a descriptor, and nobody's content.
+	Verity Files
 
 	// Denied are digests that no list makes good, with the reason.
 	Denied map[digest.Digest]string
 	// Firmware are the PCRs whose quoted values the firmware's log has to
 	// explain. Of a PCR that is not among them nothing is said.
 	Firmware []int
+
+	// Events are events of types that the specification does not have, which
+	// the log may have on a PCR of Firmware, with the reason.
+	Events map[Event]string
 
 	// SecureBoot wants the log, which has to explain PCR 7, to say that Secure
 	// Boot was on.
@@ -60,12 +68,21 @@ func (p *Policy) ValidAt(now time.Time) bool {
 	return !now.IsZero() && !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until))
 }
 
+// An Event is a kind of event in the firmware's log.
+type Event struct {
+	PCR  int
+	Type eventlog.Type
+}
+
 // An Expectation is the values that a PCR may have.
 type Expectation struct {
 	PCR    tpm.PCR
 	Values []digest.Digest
 	Reason string
 }
+
+// Digests is the number of different digests that p knows, of either kind.
+func (p *Policy) Digests() int { return p.Known.Len() + p.Verity.Len() }
 
 // SecureBootPCR is the PCR that the firmware measures its Secure Boot settings
 // into (PC Client Platform Firmware Profile section 2.3.4).
@@ -75,7 +92,7 @@ const SecureBootPCR = 7
 // no bank or a PCR that no host has, it wants Secure Boot and not what proves
 // it, or it knows no file.
 func (p *Policy) Rejects() bool {
-	if p == nil || !p.Bank.Available() || p.Known.Len() == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) {
+	if p == nil || !p.Bank.Available() || p.Digests() == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) {
 		return true
 	}
 	none := func(pcr int) bool { return pcr < 0 || pcr >= tpm.PCRCount }

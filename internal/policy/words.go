@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -123,6 +124,10 @@ func (f *File) Words() []Clause {
 		say("boot", "is explained by the firmware's log in PCRs %s", strings.Trim(fmt.Sprint(f.Policy.Firmware), "[]"))
 	} else {
 		caution("boot", "the firmware's log is not looked at; \"firmware-log 0-7\" has it explain the PCRs")
+	}
+	byPCR := func(a, b Event) int { return cmp.Or(cmp.Compare(a.PCR, b.PCR), cmp.Compare(a.Type, b.Type)) }
+	for _, e := range slices.SortedFunc(maps.Keys(f.Events), byPCR) {
+		caution("boot", "with an event of %s on PCR %d passes: %s", e.Type, e.PCR, f.Events[e])
 	}
 	switch {
 	case f.SecureBoot && !slices.Contains(f.Policy.Firmware, SecureBootPCR):

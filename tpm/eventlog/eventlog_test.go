@@ -336,6 +336,140 @@ func TestAttack29SizesInEventData(t *testing.T) {
 	}
 }
 
+// signatureList is an EFI_SIGNATURE_LIST of one type; sizes is what is added to
+// the sizes that it says of itself, of its header, and of each signature.
+func signatureList(guid string, sizes [3]int32, data ...string) []byte {
+	const owner = "\xbd\x9a\xfa\x77\x59\x03\x32\x4d\xbd\x60\x28\xf4\xe7\x8f\x78\x4b"
+	each := 16
+	var body []byte
+	for _, d := range data {
+		each, body = len(owner)+len(d), append(append(body, owner...), d...)
+	}
+	b := []byte(guid)
+	for i, n := range []int{16 + 12 + len(body), 0, each} {
+		b = binary.LittleEndian.AppendUint32(b, uint32(int32(n)+sizes[i]))
+	}
+	return append(b, body...)
+}
+
+const (
+	certificates = "\xa1\x59\xc0\xa5\xe4\x94\xa7\x4a\x87\xb5\xab\x15\x5c\x2b\xf0\x72"
+	images       = "\x26\x16\xc4\xc1\x4c\x50\x92\x40\xac\xa9\x41\xf9\x36\x93\x43\x28"
+)
+
+// Row 29: lists of signatures whose sizes are zero, too small for what is in
+// front, or too large. (Device paths are not read at all.)
+func TestAttack29SignatureLists(t *testing.T) {
+	hash := strings.Repeat("h", 32)
+	good := signatureList(certificates, [3]int32{}, "a certificate")
+	good = append(good, signatureList(images, [3]int32{}, hash, hash)...)
+	all, err := eventlog.ParseSignatures(good)
+	if err != nil || len(all) != 3 || all[0].Kind != "x509" || string(all[0].Data) != "a certificate" ||
+		all[0].Owner.String() != "77fa9abd-0359-4d32-bd60-28f4e78f784b" || all[2].Kind != "sha256" || string(all[2].Data) != hash {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for name, sizes := range map[string][3]int32{
+		"size 0": {-16 - 12 - 29, 0, 0}, "size of the header less one": {-30, 0, 0}, "a byte less": {-1, 0, 0}, "a byte more": {1, 0, 0},
+		"size 2^31 - 1": {1<<31 - 1 - 57, 0, 0}, "size 2^32 - 1": {-58, 0, 0},
+		"a header of 1": {0, 1, 0}, "a header of 2^31 - 1": {0, 1<<31 - 1, 0}, "a header of 2^32 - 1": {0, -1, 0},
+		"signatures of 0": {0, 0, -29}, "signatures of an owner": {0, 0, -13}, "signatures of 1": {0, 0, -28},
+		"signatures of a byte more": {0, 0, 1}, "signatures of 2^32 - 1": {0, 0, -30},
+	} {
+		all, err := eventlog.ParseSignatures(append(signatureList(certificates, sizes, "a certificate"), good...))
+		if err == nil || !strings.HasPrefix(err.Error(), "signature list 1: offset ") || all != nil {
+			t.Errorf("%s: %d signatures, %v", name, len(all), err)
+		}
+	}
+	if _, err := eventlog.ParseSignatures(signatureList(images, [3]int32{}, "short")); err == nil {
+		t.Error("a sha256 of five bytes")
+	}
+	first := len(signatureList(certificates, [3]int32{}, "a certificate"))
+	for i := range good {
+		if all, err := eventlog.ParseSignatures(good[:i]); (err == nil) != (i == 0 || i == first) {
+			t.Errorf("first %d bytes: %d signatures, %v", i, len(all), err)
+		}
+	}
+	many := signatureList(images, [3]int32{}, slices.Repeat([]string{hash}, 1<<16)...)
+	if all, err := eventlog.ParseSignatures(many); err != nil || len(all) != 1<<16 {
+		t.Errorf("%d signatures, %v", len(all), err)
+	}
+	if _, err := eventlog.ParseSignatures(append(many, good...)); err == nil {
+		t.Error("more signatures than the limit")
+	}
+}
+
+// The keys of Secure Boot are those that PCR 7 proves, from before its
+// separator.
+func TestSecureBootKeys(t *testing.T) {
+	variable := func(guid, name string, value []byte) tpmtest.FirmwareEvent {
+		data := binary.LittleEndian.AppendUint64([]byte(guid), uint64(len(name)))
+		data = binary.LittleEndian.AppendUint64(data, uint64(len(value)))
+		for _, c := range []byte(name) {
+			data = append(data, c, 0)
+		}
+		return tpmtest.FirmwareEvent{PCR: 7, Type: tpmtest.EVVariable, Data: append(data, value...)}
+	}
+	const global, security = "\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c", "\xcb\xb2\x19\xd7\x3a\x3d\x96\x45\xa3\xbc\xda\xd0\x0e\x67\x65\x6f"
+	hash := strings.Repeat("h", 32)
+	pk := variable(global, "PK", signatureList(certificates, [3]int32{}, "platform"))
+	dbx := variable(security, "dbx", signatureList(images, [3]int32{}, hash))
+	separator := tpmtest.FirmwareEvent{PCR: 7, Type: tpmtest.EVSeparator, Data: make([]byte, 4)}
+	keys := func(events ...tpmtest.FirmwareEvent) (names []string, odd int) {
+		l, err := eventlog.Parse(tpmtest.FirmwareLog(both, events...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, oddities := l.Keys(digest.SHA256)
+		for _, k := range all {
+			names = append(names, fmt.Sprintf("%d %s %s %s", k.Event, k.Variable, k.Kind, k.Digest()))
+		}
+		return names, len(oddities)
+	}
+	platform := "2 PK x509 " + digest.Sum(digest.SHA256, []byte("platform")).String()
+	revoked := fmt.Sprintf("3 dbx sha256 sha256:%x", hash)
+	notHashed, elsewhere, otherGUID, called := pk, pk, variable(security, "PK", signatureList(certificates, [3]int32{}, "platform")), pk
+	notHashed.Measured = []byte("another")
+	elsewhere.PCR = 1
+	called.Type = 5
+	damaged := variable(global, "PK", signatureList(certificates, [3]int32{-1, 0, 0}, "platform"))
+	for name, c := range map[string]struct {
+		events []tpmtest.FirmwareEvent
+		keys   []string
+		odd    int
+	}{
+		"both":               {[]tpmtest.FirmwareEvent{pk, dbx, separator}, []string{platform, revoked}, 0},
+		"empty":              {[]tpmtest.FirmwareEvent{variable(global, "PK", nil)}, nil, 0},
+		"of another type":    {[]tpmtest.FirmwareEvent{called}, []string{platform}, 0},
+		"not hashed":         {[]tpmtest.FirmwareEvent{notHashed}, nil, 0},
+		"on another PCR":     {[]tpmtest.FirmwareEvent{elsewhere}, nil, 0},
+		"of another GUID":    {[]tpmtest.FirmwareEvent{otherGUID}, nil, 0},
+		"after the end":      {[]tpmtest.FirmwareEvent{pk, separator, dbx}, []string{platform}, 0},
+		"twice":              {[]tpmtest.FirmwareEvent{pk, pk}, []string{platform}, 1},
+		"damaged, and a dbx": {[]tpmtest.FirmwareEvent{damaged, dbx}, []string{revoked}, 1},
+	} {
+		if got, odd := keys(c.events...); !slices.Equal(got, c.keys) || odd != c.odd {
+			t.Errorf("%s: %q, %d oddities", name, got, odd)
+		}
+	}
+}
+
+func FuzzParseSignatures(f *testing.F) {
+	f.Add(signatureList(certificates, [3]int32{}, "a certificate"))
+	f.Add(append(signatureList(images, [3]int32{}, strings.Repeat("h", 32)), signatureList(certificates, [3]int32{0, 0, -29}, "a")...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, err := eventlog.ParseSignatures(b)
+		size := 0
+		for _, s := range all {
+			if size += 16 + len(s.Data); s.Kind == "" || len(s.Data) == 0 {
+				t.Errorf("%+v", s)
+			}
+		}
+		if err != nil && all != nil || size > len(b) {
+			t.Errorf("%d bytes of signatures in %d, %v", size, len(b), err)
+		}
+	})
+}
+
 // Row 30: a log that ends where the area for it is full is called that.
 func TestAttack30CutAt64KiB(t *testing.T) {
 	long := tpmtest.FirmwareEvent{PCR: 1, Type: 5, Data: make([]byte, 70_000)}

@@ -34,7 +34,7 @@ func (l *Log) SecureBoot(bank digest.Algorithm) (bool, error) {
 		if len(data) == 4 { // all zeros or ones; an error otherwise
 			separated = true
 		}
-		value, ok := variable(data, "SecureBoot")
+		value, ok := variable(data, globalVariable, "SecureBoot")
 		if !ok {
 			continue
 		}
@@ -55,14 +55,14 @@ func (l *Log) SecureBoot(bank digest.Algorithm) (bool, error) {
 	return on, nil
 }
 
-// variable reads a UEFI_VARIABLE_DATA (section 10.4.4 of the profile) of one
-// of UEFI's own variables: GUID, u64 characters of name, u64 bytes of value,
+// variable reads a UEFI_VARIABLE_DATA (section 10.4.4 of the profile) of the
+// variable of that GUID and name: GUID, u64 characters of name, u64 bytes of value,
 // name in UTF-16, value.
-func variable(data []byte, name string) (value []byte, ok bool) {
+func variable(data []byte, guid, name string) (value []byte, ok bool) {
 	r := wire.New("variable", binary.LittleEndian, data)
-	guid := r.Bytes(len(globalVariable))
+	vendor := r.Bytes(guidSize)
 	n, size := r.U64(), r.U64()
-	if r.Err() != nil || string(guid) != globalVariable || n > maxVariableName || size > uint64(len(data)) {
+	if r.Err() != nil || string(vendor) != guid || n > maxVariableName || size > uint64(len(data)) {
 		return nil, false
 	}
 	var chars []uint16
