@@ -38,7 +38,10 @@ func fresh(r *report, dir string) error {
 
 	path := t.file("cached", big)
 	first := elapsed(mapping(path))
-	again := elapsed(mapping(path))
+	again := first
+	for range 3 { // whatever else the host does meanwhile
+		again = min(again, elapsed(mapping(path)))
+	}
 	r.line("mapped again without hashing", "%t", again*5 < first)
 
 	// What is executed IMA hashes and keeps the digest of, if it has a policy.
