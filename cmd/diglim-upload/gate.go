@@ -17,6 +17,7 @@ import (
 
 	"diglim/internal/cli"
 	"diglim/internal/digest"
+	"diglim/internal/kernel"
 	"diglim/internal/kernel/gate"
 	"diglim/internal/kernel/gate/set"
 	"diglim/internal/scope"
@@ -185,9 +186,11 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 	var b set.Builder
-	crypto, err := os.ReadFile("/proc/crypto")
-	if err != nil {
-		return o, err
+	var crypto []byte
+	if kernelWants(s.cmdline, "ima_hash") != "" {
+		if crypto, err = os.ReadFile("/proc/crypto"); err != nil {
+			return o, err
+		}
 	}
 	p := prover{ring: ring, unsigned: !s.locked, measured: measuredWith(s.cmdline, string(crypto))}
 	if a.verb == add && old != nil {
@@ -278,7 +281,7 @@ func (s gateSystem) header(a *application, old *set.Image) (h set.Header, err er
 		return h, err
 	}
 	defer root.Close()
-	h.Initramfs, err = trust.InInitramfs(root)
+	h.Initramfs, err = kernel.InInitramfs(root)
 	return h, err
 }
 
@@ -289,8 +292,7 @@ func (s gateSystem) warnParser(m *set.Image, alg digest.Algorithm, stderr io.Wri
 		return
 	}
 	defer f.Close()
-	h := alg.Hash()
-	if _, err := io.Copy(h, f); err == nil && !m.Has(set.Parser, digest.Of(alg, h)) {
+	if d, _, err := (knownChecker{m, alg}).look(f); err == nil && !m.Has(set.Parser, d) {
 		fmt.Fprintln(stderr, "under the lock this set stays until reboot: no parser list has this program")
 	}
 }
@@ -377,8 +379,8 @@ func (s gateSystem) query(d digest.Digest) (answer, error) {
 
 // gateReport is the gate's status.
 type gateReport struct {
-	kernel  string
-	running bool
+	kernel          string
+	running, locked bool
 	gate.Status
 }
 
@@ -394,7 +396,7 @@ func (s gateSystem) status() (report, error) {
 	}
 	r.running = true
 	r.Status, err = g.Status()
-	r.Locked = s.locked
+	r.locked = s.locked
 	return r, errors.Join(err, g.Close())
 }
 
@@ -412,7 +414,7 @@ func (r gateReport) text(w io.Writer) error {
 		return err
 	}
 	locked, where := "no", ""
-	if r.Locked {
+	if r.locked {
 		locked = "yes"
 	}
 	if r.Header.Initramfs {
@@ -455,7 +457,7 @@ func (r gateReport) object() cli.Object {
 	return append(o, cli.Object{
 		{Name: "mode", Value: r.Header.Mode.String()},
 		{Name: "scope", Value: scope.Name(r.Header.Rules)},
-		{Name: "locked", Value: r.Locked},
+		{Name: "locked", Value: r.locked},
 		{Name: "generation", Value: r.Header.Generation},
 		{Name: "digests", Value: r.Digests},
 		{Name: "lists", Value: r.Header.Lists},

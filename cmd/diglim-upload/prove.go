@@ -15,6 +15,7 @@ import (
 
 	"diglim/digestlist"
 	"diglim/internal/digest"
+	"diglim/internal/kernel"
 	"diglim/internal/kernel/gate/set"
 	"diglim/internal/trust"
 
@@ -69,9 +70,9 @@ func (p *prover) prove(b *set.Builder, paths []string, fail func(path string, er
 	}
 }
 
-// memoryLimit is what the collector is told to keep to, in bytes: most of what it frees are lists that have been read, and this runs
-// where memory is short. More than fewDigests do not fit into it, and it would
-// run all the time.
+// memoryLimit is what the collector is told to keep to, in bytes: most of what
+// it frees are lists that have been read, and this runs where memory is short.
+// More than fewDigests do not fit into it, and it would run all the time.
 const (
 	memoryLimit = 20 << 20
 	fewDigests  = 200_000
@@ -154,7 +155,7 @@ func (r *listReader) read(path string, ring *trust.Ring, unsigned bool) ([]trust
 		return nil, fmt.Errorf("it changes while it is read: %w", err)
 	}
 	if unsigned {
-		if unsigned, err = trust.InInitramfs(f); err != nil {
+		if unsigned, err = kernel.InInitramfs(f); err != nil {
 			return nil, err
 		}
 	}

@@ -173,7 +173,7 @@ type Entry struct {
 // Prove appends the digests of a list to entries if a key of the Ring vouches
 // for the list, and otherwise returns entries as they are and why. Of a compact
 // list without a signature only those can be had that somebody else vouches
-// for: from the image that the boot loader loaded, as InInitramfs tells.
+// for: from the image that the boot loader loaded, as kernel.InInitramfs tells.
 //
 // Digests of metadata are left out.
 func (r *Ring) Prove(entries []Entry, file []byte, format digestlist.Format, initramfs bool) ([]Entry, error) {

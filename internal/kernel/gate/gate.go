@@ -193,7 +193,15 @@ func openHidden() (*Gate, error) {
 		if err != nil {
 			return nil, err
 		}
-		g, err := openProgram(info.Program)
+		program, err := ebpf.NewProgramFromID(info.Program)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // gone meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("program %d: %w", info.Program, err)
+		}
+		g, err := gateOf(program)
+		program.Close()
 		if err != nil {
 			return nil, err
 		}
@@ -214,20 +222,12 @@ func openHidden() (*Gate, error) {
 	return nil, ErrNone
 }
 
-// openProgram returns the gate that a program belongs to, if it is the one for
-// exec.
-func openProgram(id ebpf.ProgramID) (*Gate, error) {
-	program, err := ebpf.NewProgramFromID(id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("program %d: %w", id, err)
-	}
-	defer program.Close()
+// gateOf returns the gate that a program belongs to, if it is the one for exec,
+// and otherwise nil.
+func gateOf(program *ebpf.Program) (*Gate, error) {
 	info, err := program.Info()
 	if err != nil {
-		return nil, fmt.Errorf("program %d: %w", id, err)
+		return nil, fmt.Errorf("%v: %w", program, err)
 	}
 	ids, _ := info.MapIDs()
 	if info.Type != ebpf.LSM || info.Name != "diglim_exec" {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"diglim/internal/kernel"
+
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
@@ -31,7 +33,7 @@ const lockPrefix = "lock_"
 
 const (
 	ftraceEnabled = "/proc/sys/kernel/ftrace_enabled"
-	lockdown      = "/sys/kernel/security/lockdown"
+	lockdown      = kernel.Securityfs + "/lockdown"
 )
 
 // harmless are the types of programs that act on packets, sockets, devices and
@@ -464,8 +466,8 @@ func mapOf(program *ebpf.Program, programName, mapName string) (*ebpf.Map, error
 // the pins are. Under the lock nobody can have put programs like them there, or
 // ask for links.
 func openByID() (found *Gate, err error) {
-	err = eachProgram(func(id ebpf.ProgramID, _ *ebpf.Program) error {
-		g, err := openProgram(id)
+	err = eachProgram(func(_ ebpf.ProgramID, program *ebpf.Program) error {
+		g, err := gateOf(program)
 		if g != nil && found == nil {
 			found = g
 			return nil
@@ -487,19 +489,19 @@ func openByID() (found *Gate, err error) {
 // inInitramfs checks that the root is the one that the kernel unpacked the
 // initramfs into: only there a mount can be hidden.
 func inInitramfs() error {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	root, err := os.Open("/")
 	if err != nil {
 		return err
 	}
-	for line := range strings.Lines(string(data)) {
-		// proc(5): id, parent, device, root, mount point, options, optional fields, "-", type, ...
-		before, after, _ := strings.Cut(line, " - ")
-		fields := strings.Fields(before)
-		if len(fields) > 4 && fields[4] == "/" && strings.HasPrefix(after, "rootfs ") {
-			return nil
-		}
+	defer root.Close()
+	is, err := kernel.InInitramfs(root)
+	if err != nil {
+		return err
 	}
-	return errors.New("this is not the initramfs\nhint: lock as the first act of the boot, before switch_root")
+	if !is {
+		return errors.New("this is not the initramfs\nhint: lock as the first act of the boot, before switch_root")
+	}
+	return nil
 }
 
 // Kernels before these free a set while it may still be in use (CVE-2023-52447).

@@ -9,11 +9,11 @@ import (
 	"slices"
 	"strings"
 
+	"diglim/internal/kernel"
+
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
-
-const securityfs = "/sys/kernel/security"
 
 // hooks are the functions of the kernel that the programs hang on.
 var hooks = []string{
@@ -36,14 +36,14 @@ func Probe() error {
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major < 6 || major == 6 && minor < 1 {
 		return fmt.Errorf("kernel %s is too old\nhint: it takes 6.1 or later", release)
 	}
-	active, err := os.ReadFile(securityfs + "/lsm")
+	active, err := os.ReadFile(kernel.Securityfs + "/lsm")
 	if err != nil {
-		return fmt.Errorf("active security modules: %w\nhint: mount securityfs on %s", err, securityfs)
+		return fmt.Errorf("active security modules: %w\nhint: mount securityfs on %s", err, kernel.Securityfs)
 	}
 	if list := strings.TrimSpace(string(active)); !slices.Contains(strings.Split(list, ","), "bpf") {
 		return fmt.Errorf("BPF LSM is not active, only %s\nhint: add bpf to lsm= on the kernel command line (CONFIG_BPF_LSM)", list)
 	}
-	if _, err := os.Stat(securityfs + "/integrity/ima"); err != nil {
+	if _, err := os.Stat(kernel.Securityfs + "/integrity/ima"); err != nil {
 		return errors.New("no IMA, which hashes the files\nhint: it takes a kernel with CONFIG_IMA")
 	}
 	kernel, err := btf.LoadKernelSpec()

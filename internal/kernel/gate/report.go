@@ -108,7 +108,6 @@ type Status struct {
 	Digests int
 	Tables  []set.Table
 	Bytes   uint64 // of kernel memory that the set takes, as /proc/PID/fdinfo says
-	Locked  bool
 
 	Counts     [Hooks][Verdicts]uint64 // since the gate was started; nothing is lost
 	Sent       uint64                  // events for Watch
