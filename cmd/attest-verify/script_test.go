@@ -162,6 +162,29 @@ func cmdSwtpm(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("TPM", socket)
 }
 
+// newSwtpm returns a new TPM in software, for as long as the test runs. It skips
+// the test where there is no swtpm; with CI=true in the environment it fails it.
+func newSwtpm(t *testing.T) transport.TPMCloser {
+	t.Helper()
+	if _, err := exec.LookPath("swtpm"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	socket, stop, err := startSwtpm()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop() })
+	device, err := openTPM(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { device.Close() })
+	return device
+}
+
 // startSwtpm returns the socket of a new TPM.
 func startSwtpm() (socket string, stop func() error, err error) {
 	dir, err := os.MkdirTemp("", "swtpm") // a socket's path has to be short
@@ -252,22 +275,7 @@ func (r *restless) Send(command []byte) ([]byte, error) {
 // The values collected are those quoted, even where a PCR was extended before
 // they were read; where that never stops, collect gives up.
 func TestPCRExtendedWhileQuoting(t *testing.T) {
-	if _, err := exec.LookPath("swtpm"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	socket, stop, err := startSwtpm()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	device, err := openTPM(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer device.Close()
+	device := newSwtpm(t)
 	nonce := make([]byte, 20)
 	extend := func() {
 		if err := extendPCR(device, 10, digest.Sum(digest.SHA256, nil)); err != nil {

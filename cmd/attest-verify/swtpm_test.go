@@ -5,8 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"testing"
 
 	"diglim/internal/digest"
@@ -20,22 +18,7 @@ import (
 // several banks at once: one PCR digest over all of them, by the hash of the
 // signature.
 func TestSwtpmSchemes(t *testing.T) {
-	if _, err := exec.LookPath("swtpm"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	socket, stop, err := startSwtpm()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	device, err := openTPM(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer device.Close()
+	device := newSwtpm(t)
 	hashes := map[tpm2.TPMAlgID]error{tpm2.TPMAlgSHA1: tpm.ErrAlgorithm, tpm2.TPMAlgSHA256: nil, tpm2.TPMAlgSHA384: nil, tpm2.TPMAlgSHA512: nil}
 	tried := 0
 	for hash, want := range hashes {
@@ -142,22 +125,7 @@ func quoteAll(device transport.TPM, public tpm2.TPMTPublic) (err error) {
 // that has that key, and for no other name: not for one of the same key with a
 // byte of its public area changed, and not for another key's.
 func TestAttack11CredentialIsForTheName(t *testing.T) {
-	if _, err := exec.LookPath("swtpm"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	socket, stop, err := startSwtpm()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	device, err := openTPM(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer device.Close()
+	device := newSwtpm(t)
 	ek, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHEndorsement, InPublic: tpm2.New2B(tpm2.RSAEKTemplate)}.Execute(device)
 	if err != nil {
 		t.Fatal(err)
