@@ -2,17 +2,13 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"path/filepath"
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
 	"diglim/internal/cobracli"
-	"diglim/internal/durable"
 )
 
 // readCheckpoint reads what an earlier check wrote; nil if it wrote nothing
@@ -25,15 +21,8 @@ func readCheckpoint(path string) (*attest.Checkpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
 	var c attest.Checkpoint
-	err = d.Decode(&c)
-	if err == nil {
-		if _, more := d.Token(); more != io.EOF {
-			err = errors.New("something follows it")
-		}
-	}
+	err = decodeJSON(b, &c)
 	if err == nil && (c.AK.IsZero() || c.Value.IsZero() || c.Last.IsZero() || c.Entries < 1 || c.Seen < c.Entries) {
 		err = errors.New("incomplete")
 	}
@@ -49,12 +38,7 @@ func writeCheckpoint(path string, c *attest.Checkpoint) error {
 	if err := cobracli.WriteJSON(&b, c); err != nil {
 		return err
 	}
-	dir, err := durable.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("checkpoint: %w", err)
-	}
-	_, err = dir.Write(filepath.Base(path), b.Bytes())
-	if err := errors.Join(err, dir.Close()); err != nil {
+	if err := writeFile(path, b.Bytes()); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	return nil

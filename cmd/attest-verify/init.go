@@ -13,7 +13,6 @@ import (
 	"diglim/internal/attest"
 	"diglim/internal/cli"
 	"diglim/internal/digest"
-	"diglim/internal/durable"
 	"diglim/internal/policy"
 	"diglim/tpm"
 
@@ -131,12 +130,7 @@ func writeOnce(path string, b []byte) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return cli.Hint(errors.Join(fmt.Errorf("%s is there already", path), err), "a policy that somebody worked on is never written over")
 	}
-	d, err := durable.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	_, err = d.Write(filepath.Base(path), b)
-	return errors.Join(err, d.Close())
+	return writeFile(path, b)
 }
 
 const platformPCRs = 8 // PCRs 0 to 7 are the firmware's

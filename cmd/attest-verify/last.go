@@ -1,19 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"strconv"
 	"time"
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
 	"diglim/internal/digest"
-	"diglim/internal/durable"
 	"diglim/tpm"
 )
 
@@ -48,13 +45,8 @@ func readLast(path string) (*attest.Seen, error) {
 
 func parseLast(b []byte) (*attest.Seen, error) {
 	var l lastState
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&l); err != nil {
+	if err := decodeJSON(b, &l); err != nil {
 		return nil, err
-	}
-	if d.More() {
-		return nil, fmt.Errorf("offset %d: more than one object", d.InputOffset())
 	}
 	if l.Version != 1 || l.AK.IsZero() || l.At.IsZero() {
 		return nil, errors.New("version is not 1, or the key or the time is missing")
@@ -83,12 +75,7 @@ func writeLast(path string, s *attest.Seen) (err error) {
 	if err != nil {
 		return err
 	}
-	d, err := durable.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("last state: %w", err)
-	}
-	_, err = d.Write(filepath.Base(path), append(b, '\n'))
-	if err := errors.Join(err, d.Close()); err != nil {
+	if err := writeFile(path, append(b, '\n')); err != nil {
 		return fmt.Errorf("last state: %w", err)
 	}
 	return nil

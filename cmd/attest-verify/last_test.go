@@ -49,7 +49,7 @@ func TestLastDamaged(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{
-		"{}", "null", "[]", goodLast + "{}", `{"version":2` + goodLast[len(`{"version":1`):], `{"extra":1,` + goodLast[1:],
+		"{}", "null", "[]", goodLast + "{}", goodLast + "}", `{"version":2` + goodLast[len(`{"version":1`):], `{"extra":1,` + goodLast[1:],
 		`{"version":1,"at":"2026-03-02T00:00:00Z","firmware_version":"0"}`,
 	} {
 		if s, err := parseLast([]byte(bad)); err == nil {

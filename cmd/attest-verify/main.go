@@ -4,12 +4,15 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"diglim/internal/cobracli"
+	"diglim/internal/durable"
 
 	"github.com/spf13/cobra"
 )
@@ -55,6 +58,30 @@ func readAll(f *os.File, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: more than %d bytes", f.Name(), limit)
 	}
 	return b, nil
+}
+
+// writeFile replaces a file as a whole, or leaves it.
+func writeFile(path string, b []byte) error {
+	d, err := durable.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	_, err = d.Write(filepath.Base(path), b)
+	return errors.Join(err, d.Close())
+}
+
+// decodeJSON reads one object that has no other members than v, and nothing
+// behind it.
+func decodeJSON(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("offset %d: something follows it", d.InputOffset())
+	}
+	return nil
 }
 
 // openLog opens a log, which may be larger than memory; what is no file but a
