@@ -29,7 +29,7 @@ and says whether it is to be believed ("check", anywhere else).
 Exit code: 0 trusted, 1 not trusted, 2 could not tell (usage, missing,
 malformed).`,
 	}
-	root.AddCommand(collectCommand(), checkCommand(), policyCommand(), explainCommand(), replayCommand())
+	root.AddCommand(collectCommand(), checkCommand(), policyCommand(), explainCommand(), replayCommand(), predictCommand())
 	return cobracli.Run(root, args, stdout, stderr)
 }
 

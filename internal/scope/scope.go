@@ -152,3 +152,21 @@ func parseRule(fields []string) (set.Rule, error) {
 	}
 	return r, nil
 }
+
+// Format writes a rule as Parse reads it, in one form: file systems by number.
+func Format(r set.Rule) string {
+	text := set.Log.String()
+	if r.Enforce {
+		text = set.Enforce.String()
+	}
+	if r.Owner != nil {
+		text += fmt.Sprintf(" owner=%d", *r.Owner)
+	}
+	if r.FS != nil {
+		text += fmt.Sprintf(" fs=%#x", *r.FS)
+	}
+	if r.Path != "" {
+		text += " path=" + r.Path
+	}
+	return text
+}

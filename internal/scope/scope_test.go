@@ -20,6 +20,16 @@ func TestParse(t *testing.T) {
 	if name := Name(rules); name != "4 rules" {
 		t.Errorf("Name = %q", name)
 	}
+
+	// Format is the other way round.
+	var text []string
+	for _, r := range want {
+		text = append(text, Format(r))
+	}
+	again, err := Parse([]byte(strings.Join(text, "\n")))
+	if err != nil || !reflect.DeepEqual(again, want) {
+		t.Errorf("%q is read as %+v, %v", text, again, err)
+	}
 }
 
 func TestRefused(t *testing.T) {
