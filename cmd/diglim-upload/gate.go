@@ -193,7 +193,7 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		}
 	}
 	p := prover{ring: ring, unsigned: !s.locked, measured: measuredWith(s.cmdline, string(crypto))}
-	if a.verb == add && old != nil {
+	if a.verb != replace && old != nil {
 		b.AddImage(old)
 		p.old = old
 		header.Lists = old.Header().Lists
@@ -207,6 +207,8 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		return o, refused(errors.New("no list is left, and nothing was changed"))
 	case a.verb == replace && a.failed > 0:
 		return o, refused(errors.New("a list failed, and nothing was replaced"))
+	case a.verb == addAll && a.failed > 0:
+		return o, refused(errors.New("a list failed, and nothing was added"))
 	}
 	header.Lists += uint32(p.lists - p.already)
 	image, err := b.Build(header)
