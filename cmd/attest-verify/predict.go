@@ -15,12 +15,14 @@ import (
 	"diglim/internal/cli"
 	"diglim/internal/cobracli"
 	"diglim/internal/digest"
+	"diglim/internal/kernel/gate/set"
 	"diglim/internal/kernel/upload"
 	"diglim/internal/measured"
 	"diglim/internal/scope"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // maxProgram is the limit on the uploader in bytes.
@@ -28,13 +30,16 @@ const maxProgram = 64 << 20
 
 // A prediction is what a machine is going to measure.
 type prediction struct {
-	config               measured.Config
-	scope                string
-	program, keyring     string
-	policyFile, cmdline  string
-	lists                []string
-	imaHash, bank, write string
-	json                 bool
+	config              measured.Config
+	scope               string
+	initramfs           string
+	program, keyring    string
+	policyFile, cmdline string
+	lists               []string
+	bank, write         string
+	json                bool
+	flags               *pflag.FlagSet
+	rules               []byte // of the scope, if it is a file of the initramfs
 
 	hash     digest.Algorithm
 	sequence measured.Sequence
@@ -43,15 +48,20 @@ type prediction struct {
 func predictCommand() *cobra.Command {
 	p := prediction{config: measured.Config{Interface: "bpf"}}
 	cmd := &cobra.Command{
-		Use:   "predict --uploader FILE --lists LIST|DIR [flags]",
+		Use:   "predict --initramfs IMAGE [--lists DIR] | --uploader FILE --lists LIST|DIR [flags]",
 		Short: "say which value a PCR is going to have, before the machine boots",
-		Long: `Says which value the PCR has after "diglim-upload add --measure-pcr" with these
-settings, lists, keys and program: in every bank, and as the digest of the policy
-(TPM2_PolicyPCR, SHA-256) that a secret is sealed to. Nothing that a machine runs
-afterwards changes it, unless diglim-upload watch --extend says so there.`,
+		Long: `Says which value the PCR has after the boot of a machine with this initramfs,
+whose diglim-upload does what is in it ("diglim-upload boot"); --lists are then those
+of the system that it switches to, its /etc/digest_lists. Without an initramfs: the
+value after "diglim-upload add --measure-pcr" with these settings, lists and keys.
+
+Values are of every bank, and so are the digests of the policies (TPM2_PolicyPCR,
+SHA-256) that a secret is sealed to. Nothing that a machine runs afterwards changes
+the PCR, except lists that are added, and what diglim-upload watch --extend says.`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
+	f.StringVar(&p.initramfs, "initramfs", "", "the machine's initramfs, an `image`")
 	f.IntVar(&p.config.PCR, "pcr", 12, "the PCR that is measured into")
 	f.StringVar(&p.program, "uploader", "", "the machine's diglim-upload, a `file`")
 	f.StringArrayVar(&p.lists, "lists", nil, "digest list, or directory of some, that the machine loads (repeatable)")
@@ -66,6 +76,7 @@ afterwards changes it, unless diglim-upload watch --extend says so there.`,
 	f.StringVar(&p.write, "output", "", "write the value to this `file` too, as tpm2_policypcr -f reads it")
 	f.BoolVar(&p.json, "json", false, "answer as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		p.flags = f
 		o, err := p.run()
 		if err != nil {
 			return err
@@ -131,10 +142,55 @@ func (p *prediction) run() (o predicted, err error) {
 }
 
 // measure goes through what the machine measures, in its order.
-func (p *prediction) measure() error {
-	if p.program == "" || len(p.lists) == 0 {
-		return errors.New("give --uploader and --lists")
+func (p *prediction) measure() (err error) {
+	if p.hash, err = imaHash(p.cmdline); err != nil {
+		return err
 	}
+	if p.initramfs != "" {
+		return p.boot()
+	}
+	if p.program == "" || len(p.lists) == 0 {
+		return errors.New("give --initramfs, or --uploader and --lists")
+	}
+	var own []byte
+	if p.policyFile != "" {
+		if own, err = readFile(p.policyFile, measured.MaxPolicy); err != nil {
+			return err
+		}
+	}
+	if err := p.start(own); err != nil {
+		return err
+	}
+	if err := p.addFile(measured.ProgramName, p.program, maxProgram); err != nil {
+		return err
+	}
+	if err := p.addKeys(); err != nil {
+		return err
+	}
+	lists, err := p.findLists()
+	if err != nil {
+		return err
+	}
+	return p.addLists(lists)
+}
+
+// imaHash is the algorithm that IMA hashes files with.
+func imaHash(cmdline string) (digest.Algorithm, error) {
+	for field := range strings.FieldsSeq(cmdline) {
+		if name, ok := strings.CutPrefix(field, "ima_hash="); ok {
+			alg, err := digest.ByName(name)
+			if err != nil || !alg.Available() {
+				return 0, fmt.Errorf("nothing here computes ima_hash=%s", name)
+			}
+			return alg, nil
+		}
+	}
+	return digest.SHA256, nil
+}
+
+// start begins with the policy, of which own is the administrator's part, and
+// the settings.
+func (p *prediction) start(own []byte) error {
 	switch p.config.Interface {
 	case "bpf":
 		if err := p.gate(); err != nil {
@@ -145,37 +201,13 @@ func (p *prediction) measure() error {
 	default:
 		return fmt.Errorf("interface %q: bpf, diglim and ima are known", p.config.Interface)
 	}
-	p.hash = digest.SHA256
-	for field := range strings.FieldsSeq(p.cmdline) {
-		if name, ok := strings.CutPrefix(field, "ima_hash="); ok {
-			alg, err := digest.ByName(name)
-			if err != nil || !alg.Available() {
-				return fmt.Errorf("nothing here computes ima_hash=%s", name)
-			}
-			p.hash = alg
-		}
-	}
-
-	var own []byte
-	var err error
-	if p.policyFile != "" {
-		if own, err = readFile(p.policyFile, measured.MaxPolicy); err != nil {
-			return err
-		}
-	}
 	policy, err := measured.Policy(p.config.PCR, p.cmdline, own)
 	if err != nil {
 		return fmt.Errorf("IMA policy: %w", err)
 	}
 	p.add(measured.PolicyName, policy)
 	p.add(measured.ConfigName, p.config.Text())
-	if err := p.addFile(measured.ProgramName, p.program, maxProgram); err != nil {
-		return err
-	}
-	if err := p.addKeys(); err != nil {
-		return err
-	}
-	return p.addLists()
+	return nil
 }
 
 // gate completes the settings of a gate.
@@ -183,7 +215,11 @@ func (p *prediction) gate() error {
 	if p.config.Mode != "log" && p.config.Mode != "enforce" {
 		return fmt.Errorf("mode %q: log and enforce are known", p.config.Mode)
 	}
-	rules, err := scope.Load(p.scope)
+	load := func() ([]set.Rule, error) { return scope.Load(p.scope) }
+	if p.rules != nil {
+		load = func() ([]set.Rule, error) { return scope.Parse(p.rules) }
+	}
+	rules, err := load()
 	if err != nil {
 		return err
 	}
@@ -223,31 +259,45 @@ func (p *prediction) addKeys() error {
 // maxKeys is the limit on a file of keys in bytes.
 const maxKeys = 16 << 20
 
-func (p *prediction) addLists() error {
-	var paths []string
+// A predictedList is one that the machine loads: a file, or what an initramfs has.
+type predictedList struct {
+	name    string // of the file
+	path    string // of a file that has it
+	content []byte // without one
+}
+
+// findLists returns the lists that --lists stands for.
+func (p *prediction) findLists() (lists []predictedList, err error) {
 	for _, arg := range p.lists {
 		info, err := os.Stat(arg)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !info.IsDir() {
-			paths = append(paths, arg)
+			lists = append(lists, predictedList{name: filepath.Base(arg), path: arg})
 			continue
 		}
 		names, err := digestlist.ReadDir(arg)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if len(names) == 0 {
-			return fmt.Errorf("%s: no digest list", arg)
+			return nil, fmt.Errorf("%s: no digest list", arg)
 		}
 		for _, name := range names {
-			paths = append(paths, filepath.Join(arg, name))
+			lists = append(lists, predictedList{name: name, path: filepath.Join(arg, name)})
 		}
 	}
-	slices.SortStableFunc(paths, func(a, b string) int { return upload.Compare(upload.Add, a, b) })
-	for _, path := range paths {
-		if err := p.addFile(measured.ListName(filepath.Base(path)), path, digestlist.MaxFile); err != nil {
+	return lists, nil
+}
+
+// addLists measures lists in the order in which the uploader takes them.
+func (p *prediction) addLists(lists []predictedList) error {
+	slices.SortStableFunc(lists, func(a, b predictedList) int { return upload.Compare(upload.Add, a.name, b.name) })
+	for _, l := range lists {
+		if l.path == "" {
+			p.add(measured.ListName(l.name), l.content)
+		} else if err := p.addFile(measured.ListName(l.name), l.path, digestlist.MaxFile); err != nil {
 			return err
 		}
 	}

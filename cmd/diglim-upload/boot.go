@@ -18,13 +18,9 @@ import (
 	"diglim/internal/kernel"
 	"diglim/internal/kernel/gate"
 	"diglim/internal/kernel/gate/set"
+	"diglim/internal/measured"
 
 	"golang.org/x/sys/unix"
-)
-
-const (
-	listDir  = "/etc/digest_lists"
-	bootConf = "/etc/diglim/boot.conf"
 )
 
 // exitEmergency is the exit code by which boot asks whoever called it for a
@@ -79,7 +75,7 @@ func bootCommand(g gateway, m machine) *cli.Command {
 	b := boot{machine: m, gate: g}
 	f := flag.NewFlagSet("boot", flag.ContinueOnError)
 	f.StringVar(&b.root, "root", "", "`directory` of the system that will be switched to: add its lists")
-	f.StringVar(&b.conf, "conf", bootConf, "`file` that says what to do, one option of add a line; none is all defaults")
+	f.StringVar(&b.conf, "conf", measured.BootConf, "`file` that says what to do, one option of add a line; none is all defaults")
 	return &cli.Command{
 		Name: "boot", Flags: f,
 		Short: "do in the initramfs what boot.conf says (bpf)",
@@ -252,12 +248,12 @@ func setFlags(f *flag.FlagSet, text string) (onfail string, err error) {
 // lists are the lists to add. Those of the initramfs are in the set by the time
 // there is another root, which may have none of its own.
 func (b *boot) lists() []string {
-	own := filepath.Join(b.initramfs, listDir)
+	own := filepath.Join(b.initramfs, measured.ListDir)
 	if b.root == "" {
 		return []string{own}
 	}
-	paths := []string{filepath.Join(own, initramfsList)}
-	if dir := filepath.Join(b.root, listDir); !gone(dir) {
+	paths := []string{filepath.Join(own, measured.InitramfsList)}
+	if dir := filepath.Join(b.root, measured.ListDir); !gone(dir) {
 		paths = append(paths, dir)
 	}
 	return paths

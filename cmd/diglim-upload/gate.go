@@ -20,6 +20,7 @@ import (
 	"diglim/internal/kernel"
 	"diglim/internal/kernel/gate"
 	"diglim/internal/kernel/gate/set"
+	"diglim/internal/measured"
 	"diglim/internal/scope"
 	"diglim/internal/trust"
 
@@ -82,9 +83,6 @@ func (kernelGate) Start(m *set.Image) (openGate, error) {
 	return g, nil
 }
 
-// keyDir is where keys lie in an initramfs, by convention.
-const keyDir = "/etc/diglim/keys"
-
 // gateFlags are the flags of an application to the gate. Those that are empty
 // were not given.
 type gateFlags struct {
@@ -98,7 +96,7 @@ func (g *gateFlags) flags(f *flag.FlagSet) {
 	f.StringVar(&g.mode, "mode", "", "what becomes of files that are in no list: `log|enforce` (bpf; default: as it is, log at first)")
 	f.StringVar(&g.scope, "scope", "", "the files that enforce is for: `all|vendor|FILE` of rules (bpf; default: as it is, vendor at first)")
 	f.BoolVar(&g.lock, "lock", false, "nobody switches the gate off until reboot, root included (bpf)")
-	f.StringVar(&g.keyring, "keyring", keyDir, "`directory` of the keys that prove lists, OpenPGP and X.509 (bpf)")
+	f.StringVar(&g.keyring, "keyring", measured.KeyDir, "`directory` of the keys that prove lists, OpenPGP and X.509 (bpf)")
 	f.StringVar(&g.root, "root", "", "`directory` of the system that will be switched to: its init must be known, to enforce (bpf)")
 }
 
@@ -302,7 +300,7 @@ func (s gateSystem) warnParser(m *set.Image, alg digest.Algorithm, stderr io.Wri
 // loadRing reads the keys. Without the usual directory there are none.
 func loadRing(a *application) (*trust.Ring, error) {
 	ring, err := trust.Load(a.gate.keyring)
-	if errors.Is(err, fs.ErrNotExist) && a.gate.keyring == keyDir {
+	if errors.Is(err, fs.ErrNotExist) && a.gate.keyring == measured.KeyDir {
 		return &trust.Ring{}, nil
 	}
 	if err != nil {

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -11,18 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
-	"diglim/digestlist"
 	"diglim/internal/digest"
+	"diglim/internal/measured"
 
 	"golang.org/x/sys/unix"
 )
-
-// initramfsList is the list of what is in the initramfs, which vouches for it:
-// whoever loaded it measured it as a whole.
-const initramfsList = "0-file_list-compact-initramfs"
 
 // writeInitramfsList writes the list of an initramfs to its lists.
 func writeInitramfsList(root, cmdline string) error {
@@ -38,11 +31,11 @@ func writeInitramfsList(root, cmdline string) error {
 	if err != nil {
 		return fmt.Errorf("files of the initramfs: %w", err)
 	}
-	dir := filepath.Join(root, listDir)
+	dir := filepath.Join(root, measured.ListDir)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	path := filepath.Join(dir, initramfsList)
+	path := filepath.Join(dir, measured.InitramfsList)
 	if err := os.WriteFile(path, list, 0o644); err != nil {
 		os.Remove(path) // half a list is none
 		return err
@@ -81,7 +74,7 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		x, ok, err := hashCode(path, st.Mode&0o111 != 0 || forKernel(rel), alg)
+		x, ok, err := hashCode(path, measured.IsCode("/"+rel, st.Mode, false), alg)
 		if ok {
 			digests = append(digests, x)
 		}
@@ -97,18 +90,7 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(digests, func(a, b digest.Digest) int { return bytes.Compare(a.Append(nil), b.Append(nil)) })
-	return digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, []digestlist.Block{
-		{Type: digestlist.Parser, Modifiers: digestlist.Immutable, Algorithm: alg, Digests: []digest.Digest{self}},
-		{Type: digestlist.File, Modifiers: digestlist.Immutable, Algorithm: alg, Digests: slices.Compact(digests)},
-	})
-}
-
-// forKernel reports whether the kernel reads a file for itself: a module, or
-// firmware.
-func forKernel(path string) bool {
-	path = strings.TrimPrefix(path, "usr/")
-	return strings.HasPrefix(path, "lib/modules/") || strings.HasPrefix(path, "lib/firmware/")
+	return measured.AppendInitramfsList(nil, self, digests)
 }
 
 // hashCode hashes a file if it is code, or begins as an ELF file does.
