@@ -78,6 +78,27 @@ func Name(rules []set.Rule) string {
 	return fmt.Sprintf("%d rules", len(rules))
 }
 
+// Format writes rules, each as Parse reads it, with file systems as numbers.
+func Format(rules []set.Rule) (lines []string) {
+	for _, r := range rules {
+		line := set.Log.String()
+		if r.Enforce {
+			line = set.Enforce.String()
+		}
+		if r.Owner != nil {
+			line += fmt.Sprintf(" owner=%d", *r.Owner)
+		}
+		if r.FS != nil {
+			line += fmt.Sprintf(" fs=%#x", *r.FS)
+		}
+		if r.Path != "" {
+			line += " path=" + r.Path
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
 // Parse reads rules, one a line:
 //
 //	log|enforce [owner=UID] [fs=NAME|MAGIC] [path=PREFIX]

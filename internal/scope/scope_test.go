@@ -17,6 +17,9 @@ func TestParse(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(rules, want) {
 		t.Errorf("Parse = %+v, %v", rules, err)
 	}
+	if again, err := Parse([]byte(strings.Join(Format(rules), "\n"))); err != nil || !reflect.DeepEqual(again, rules) {
+		t.Errorf("Format = %q, %v", Format(rules), err)
+	}
 	if name := Name(rules); name != "4 rules" {
 		t.Errorf("Name = %q", name)
 	}
