@@ -223,10 +223,7 @@ func (p *prediction) gate() error {
 	if err != nil {
 		return err
 	}
-	p.config.Scope = nil
-	for _, r := range rules {
-		p.config.Scope = append(p.config.Scope, scope.Format(r))
-	}
+	p.config.Scope = scope.Format(rules)
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"diglim/internal/digest"
 	"diglim/internal/kernel"
 	"diglim/internal/kernel/upload"
+	"diglim/internal/measured"
 )
 
 // A verb is what is done with lists.
@@ -39,6 +40,7 @@ type application struct {
 	gate     gateFlags
 	stderr   io.Writer
 	failed   int
+	measure  measuring
 }
 
 // fail says that a list failed; path is "" if the error names it.
@@ -157,6 +159,7 @@ by half of it. If a list fails, nothing is replaced.`
 	}
 	if v != del {
 		a.gate.flags(f)
+		a.measure.flags(f)
 	}
 	cmd.Run = func(args []string, stdout, stderr io.Writer) (err error) {
 		start := time.Now()
@@ -169,6 +172,17 @@ by half of it. If a list fails, nothing is replaced.`
 		}
 		if err := a.allowed(s.name); err != nil {
 			return err
+		}
+		if v != del {
+			if err := a.measure.begin(t.securityfs); err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, a.measure.end()) }()
+		}
+		if s.name != "bpf" { // where there is more to say
+			if err := a.measure.config(measured.Config{Interface: s.name}); err != nil {
+				return err
+			}
 		}
 		a.paths = a.findLists(args)
 		o, err := s.apply(&a)

@@ -175,6 +175,11 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 	if err != nil {
 		return o, err
 	}
+	if err := a.measure.config(measured.Config{
+		Interface: "bpf", Mode: header.Mode.String(), Scope: scope.Format(header.Rules), Lock: a.gate.lock || s.locked,
+	}); err != nil {
+		return o, refused(err)
+	}
 	ring, err := loadRing(a)
 	if err != nil {
 		return o, err
@@ -199,7 +204,7 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 	if !ring.Empty() {
 		header.Anchor = ring.Anchor()
 	}
-	p.prove(&b, a.paths, a.fail)
+	p.prove(&b, a.paths, a.measure.list, a.fail)
 	switch {
 	case p.lists == 0:
 		return o, refused(errors.New("no list is left, and nothing was changed"))
@@ -299,7 +304,9 @@ func (s gateSystem) warnParser(m *set.Image, alg digest.Algorithm, stderr io.Wri
 
 // loadRing reads the keys. Without the usual directory there are none.
 func loadRing(a *application) (*trust.Ring, error) {
-	ring, err := trust.Load(a.gate.keyring)
+	ring, err := trust.Load(a.gate.keyring, func(name string, data []byte) error {
+		return a.measure.file(measured.KeyName(name), data)
+	})
 	if errors.Is(err, fs.ErrNotExist) && a.gate.keyring == measured.KeyDir {
 		return &trust.Ring{}, nil
 	}

@@ -35,20 +35,38 @@ type prover struct {
 }
 
 // prove adds the digests of the lists to b. Those that fail add none; fail is
-// told of them in the order of the paths, when all is done.
+// told of them in the order of the paths, when all is done. They are read in
+// that order, one after the other, and given to measure before they are proved,
+// several at a time.
 //
 // A list is in memory once for each processor, and its digests until they are
 // in b.
-func (p *prover) prove(b *set.Builder, paths []string, fail func(path string, err error)) {
+func (p *prover) prove(b *set.Builder, paths []string, measure func(path string, content []byte) error, fail func(path string, err error)) {
 	var mu sync.Mutex // guards b and p
 	errs := make([]error, len(paths))
-	next := make(chan int)
+	var order sync.Mutex // guards next, and reading
+	next := 0
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			var r listReader
-			for i := range next {
-				entries, err := r.read(paths[i], p.ring, p.unsigned)
+			for {
+				order.Lock()
+				i := next
+				if i == len(paths) {
+					order.Unlock()
+					return
+				}
+				next++
+				initramfs, err := r.read(paths[i], p.unsigned)
+				if err == nil {
+					err = measure(paths[i], r.content)
+				}
+				order.Unlock()
+				var entries []trust.Entry
+				if err == nil {
+					entries, err = r.prove(paths[i], p.ring, initramfs)
+				}
 				if err == nil {
 					mu.Lock()
 					err = p.take(b, entries)
@@ -58,10 +76,6 @@ func (p *prover) prove(b *set.Builder, paths []string, fail func(path string, er
 			}
 		})
 	}
-	for i := range paths {
-		next <- i
-	}
-	close(next)
 	workers.Wait()
 	for i, err := range errs {
 		if err != nil {
@@ -128,23 +142,24 @@ type listReader struct {
 // next.
 const keep = 1 << 20
 
-// read returns the digests of a list that is proved, good until the next call.
-func (r *listReader) read(path string, ring *trust.Ring, unsigned bool) ([]trust.Entry, error) {
+// read reads a list into r.content. If unsigned, it says whether the list may do
+// without a signature: whether it is of the initramfs.
+func (r *listReader) read(path string, unsigned bool) (initramfs bool, err error) {
 	// Opening a pipe would wait for a writer.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
 	info, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, err
+		return false, err
 	case !info.Mode().IsRegular():
-		return nil, errors.New("not a regular file")
+		return false, errors.New("not a regular file")
 	case info.Size() > digestlist.MaxFile:
-		return nil, fmt.Errorf("%d bytes, the limit is %d", info.Size(), digestlist.MaxFile)
+		return false, fmt.Errorf("%d bytes, the limit is %d", info.Size(), digestlist.MaxFile)
 	}
 	size := int(info.Size())
 	if size > cap(r.content) || cap(r.content) > keep {
@@ -152,17 +167,20 @@ func (r *listReader) read(path string, ring *trust.Ring, unsigned bool) ([]trust
 	}
 	r.content = r.content[:size]
 	if _, err := io.ReadFull(f, r.content); err != nil {
-		return nil, fmt.Errorf("it changes while it is read: %w", err)
+		return false, fmt.Errorf("it changes while it is read: %w", err)
 	}
-	if unsigned {
-		if unsigned, err = kernel.InInitramfs(f); err != nil {
-			return nil, err
-		}
+	if !unsigned {
+		return false, nil
 	}
+	return kernel.InInitramfs(f)
+}
+
+// prove returns the digests of the list that was read, good until the next call.
+func (r *listReader) prove(path string, ring *trust.Ring, initramfs bool) (entries []trust.Entry, err error) {
 	if cap(r.entries) > keep/64 {
 		r.entries = nil
 	}
 	format := digestlist.FormatOf(filepath.Base(path), r.content)
-	r.entries, err = ring.Prove(r.entries[:0], r.content, format, unsigned)
+	r.entries, err = ring.Prove(r.entries[:0], r.content, format, initramfs)
 	return r.entries, err
 }

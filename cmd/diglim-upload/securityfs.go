@@ -38,6 +38,9 @@ func applyOneByOne(a *application, apply func(upload.Op, upload.List) (upload.Re
 		content, format, err := digestlist.ReadFile(path)
 		var r upload.Result
 		if err == nil {
+			err = a.measure.list(path, content)
+		}
+		if err == nil {
 			r, err = apply(op, upload.List{Path: path, Format: format, Content: content})
 		}
 		if err != nil {

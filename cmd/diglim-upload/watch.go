@@ -14,7 +14,10 @@ import (
 	"time"
 
 	"diglim/internal/cli"
+	"diglim/internal/kernel"
 	"diglim/internal/kernel/gate"
+	"diglim/internal/kernel/measure"
+	"diglim/internal/measured"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,12 +40,15 @@ func watchCommand(g gateway) *cli.Command {
 	f := flag.NewFlagSet("watch", flag.ContinueOnError)
 	since := f.String("since", "now", "`now|boot`: boot begins with what is still there")
 	f.Bool("json", true, "a line of JSON for each; there is no other form")
+	extend := f.Bool("extend", false, "add what mode log let through, since boot, to the PCR that is measured into, and to "+measured.LogPath)
 	return &cli.Command{
 		Name: "watch", Flags: f,
 		Short: "tell what was not known, as it happens (bpf)",
 		Long: `Tells of each file that was used and is in no list, as a line of JSON, until it is
 interrupted. What is told once is not told again. At most 1,000 a second are told
-of; status counts them all.`,
+of; status counts them all.
+
+With --extend a file that is in no list changes the PCR, once.`,
 		Run: func(_ []string, stdout, _ io.Writer) (err error) {
 			if *since != "now" && *since != "boot" {
 				return fmt.Errorf("--since %q is not known: now and boot are", *since)
@@ -61,11 +67,35 @@ of; status counts them all.`,
 				return fmt.Errorf("bpf: %w", err)
 			}
 			defer func() { err = errors.Join(err, open.Close()) }()
+			add := func(gate.Event) error { return nil }
+			if *extend {
+				x, err := measure.OpenExtender(kernel.Securityfs)
+				if errors.Is(err, measure.ErrNothing) {
+					err = cli.Hint(err, "diglim-upload add --measure-pcr")
+				}
+				if err != nil {
+					return err
+				}
+				defer func() { err = errors.Join(err, x.Close()) }()
+				add = func(e gate.Event) error {
+					if e.Verdict != gate.Logged {
+						return nil
+					}
+					return x.Add(e.Path, e.Digest)
+				}
+			}
 			ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
 			ctx, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
 			err = open.Watch(ctx, func(e gate.Event) {
+				if ctx.Err() != nil {
+					return
+				}
+				if err := add(e); err != nil {
+					cancel(err)
+					return
+				}
 				if e.Time.Before(start) {
 					return
 				}

@@ -78,6 +78,27 @@ func Name(rules []set.Rule) string {
 	return fmt.Sprintf("%d rules", len(rules))
 }
 
+// Format writes rules, each as Parse reads it, with file systems as numbers.
+func Format(rules []set.Rule) (lines []string) {
+	for _, r := range rules {
+		line := set.Log.String()
+		if r.Enforce {
+			line = set.Enforce.String()
+		}
+		if r.Owner != nil {
+			line += fmt.Sprintf(" owner=%d", *r.Owner)
+		}
+		if r.FS != nil {
+			line += fmt.Sprintf(" fs=%#x", *r.FS)
+		}
+		if r.Path != "" {
+			line += " path=" + r.Path
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
 // Parse reads rules, one a line:
 //
 //	log|enforce [owner=UID] [fs=NAME|MAGIC] [path=PREFIX]
@@ -151,22 +172,4 @@ func parseRule(fields []string) (set.Rule, error) {
 		}
 	}
 	return r, nil
-}
-
-// Format writes a rule as Parse reads it, in one form: file systems by number.
-func Format(r set.Rule) string {
-	text := set.Log.String()
-	if r.Enforce {
-		text = set.Enforce.String()
-	}
-	if r.Owner != nil {
-		text += fmt.Sprintf(" owner=%d", *r.Owner)
-	}
-	if r.FS != nil {
-		text += fmt.Sprintf(" fs=%#x", *r.FS)
-	}
-	if r.Path != "" {
-		text += " path=" + r.Path
-	}
-	return text
 }

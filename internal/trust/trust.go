@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"diglim/digestlist"
 	"diglim/internal/digest"
@@ -55,9 +56,12 @@ type Ring struct {
 // X.509 certificates, PEM or DER. A directory that is not there is the error
 // fs.ErrNotExist; one without keys is none, and trusts nothing.
 //
+// seen is given the content of each file before it is read for keys, with its
+// path below the directory, in the order of fs.WalkDir; its error ends it all.
+//
 // Certificates are trusted as they stand, as those in a kernel's keyring are:
 // neither their issuers nor their dates are looked at.
-func Load(dir string) (*Ring, error) {
+func Load(dir string, seen func(name string, data []byte) error) (*Ring, error) {
 	r := &Ring{}
 	if _, err := os.Stat(dir); err != nil {
 		return nil, err
@@ -69,6 +73,9 @@ func Load(dir string) (*Ring, error) {
 		}
 		data, err := readKeys(name)
 		if err == nil {
+			if err := seen(below(dir, name), data); err != nil {
+				return err
+			}
 			err = r.add(name, data)
 		}
 		if err != nil {
@@ -82,6 +89,11 @@ func Load(dir string) (*Ring, error) {
 	r.Skipped = append(r.Skipped, r.keys.Skipped...)
 	r.seal()
 	return r, nil
+}
+
+// below returns the path below a directory of what was found there.
+func below(dir, name string) string {
+	return strings.TrimPrefix(name, filepath.Clean(dir)+string(filepath.Separator))
 }
 
 func readKeys(name string) ([]byte, error) {

@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -167,9 +168,12 @@ func TestLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	var seen []string
+	see := func(name string, _ []byte) error { seen = append(seen, name); return nil }
 	load := func() *Ring {
 		t.Helper()
-		r, err := Load(dir)
+		seen = nil
+		r, err := Load(dir, see)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +207,14 @@ func TestLoad(t *testing.T) {
 	if r := load(); len(r.Skipped) != 3 {
 		t.Errorf("skipped %v", r.Skipped)
 	}
-	if _, err := Load(filepath.Join(dir, "missing")); !errors.Is(err, fs.ErrNotExist) {
+	if want := []string{"README", "a/copy.der", "bad.der", "bad.pem", "both.pem", "sub/cert.der", "vendor.gpg"}; !slices.Equal(seen, want) {
+		t.Errorf("seen %q, want %q", seen, want)
+	}
+	refuse := errors.New("not this one")
+	if _, err := Load(dir, func(string, []byte) error { return refuse }); err != refuse {
+		t.Errorf("a file that must not be read: %v", err)
+	}
+	if _, err := Load(filepath.Join(dir, "missing"), see); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing: %v", err)
 	}
 }

@@ -1,0 +1,70 @@
+//go:build !nobpf && (amd64 || arm64)
+
+package main
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+
+	"diglim/internal/cli"
+	"diglim/internal/kernel/measure"
+	"diglim/internal/measured"
+)
+
+// measuring is what is measured of an application, each part before it is used.
+type measuring struct {
+	pcr      int               // 0 is the one that was measured into since the boot, if there is one
+	measurer *measure.Measurer // nil measures nothing
+}
+
+func (m *measuring) flags(f *flag.FlagSet) {
+	f.IntVar(&m.pcr, "measure-pcr", 0, "`PCR` to measure the settings, the keys and the lists into: 8, 9, 12, 13 or 14 (default: as it is, none at first)")
+}
+
+// begin has the kernel take the policy for it, if it has not.
+func (m *measuring) begin(securityfs string) error {
+	if m.pcr != 0 {
+		if err := measured.CheckPCR(m.pcr); err != nil {
+			return err
+		}
+	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	m.measurer, err = measure.Open(securityfs, string(cmdline), m.pcr)
+	if errors.Is(err, measure.ErrTooLate) {
+		err = cli.Hint(err, "measure from the boot on: diglim-upload takes %s along", measure.OwnPolicy)
+	}
+	if err != nil {
+		return &cli.ExitError{Code: cli.No, Err: err}
+	}
+	return nil
+}
+
+// config measures the settings that will be in force, and this program.
+func (m *measuring) config(c measured.Config) error {
+	if m.measurer == nil {
+		return nil
+	}
+	c.PCR = m.measurer.PCR()
+	if err := m.file(measured.ConfigName, c.Text()); err != nil {
+		return err
+	}
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	return m.file(measured.ProgramName, program)
+}
+
+// list measures what was read of a list.
+func (m *measuring) list(path string, content []byte) error {
+	return m.file(measured.ListName(filepath.Base(path)), content)
+}
+
+func (m *measuring) file(name string, content []byte) error { return m.measurer.File(name, content) }
+
+func (m *measuring) end() error { return m.measurer.Close() }
