@@ -135,6 +135,10 @@ func TestRefused(t *testing.T) {
 		"no TPM":          {func(k *kernelOfFiles) { os.RemoveAll(k.files.root + "/sys") }, ErrNoTPM.Error()},
 		"no IMA":          {func(k *kernelOfFiles) { os.RemoveAll(k.files.securityfs) }, "IMA log: "},
 		"own policy":      {func(k *kernelOfFiles) { k.write(OwnPolicy, "\nmeasure pcr=12") }, "IMA policy /etc/ima/ima-policy: line 2: "},
+		"early policy": {func(k *kernelOfFiles) {
+			k.write(EarlyPolicy, "/etc/ima/ima-policy")
+			k.write(OwnPolicy, "")
+		}, "IMA policy /etc/diglim/ima-policy: line 1: "},
 		"a log that is none": {func(k *kernelOfFiles) {
 			k.write("security/ima/binary_runtime_measurements", strings.Repeat("x", 100))
 		}, "IMA log: entry 1: "},
