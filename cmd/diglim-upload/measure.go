@@ -36,7 +36,7 @@ func (m *measuring) begin(securityfs string) error {
 	}
 	m.measurer, err = measure.Open(securityfs, string(cmdline), m.pcr)
 	if errors.Is(err, measure.ErrTooLate) {
-		err = cli.Hint(err, "measure from the boot on: diglim-upload takes %s along", measure.OwnPolicy)
+		err = cli.Hint(err, "give it to diglim-upload, which has to be first, as %s", measure.EarlyPolicy)
 	}
 	if err != nil {
 		return &cli.ExitError{Code: cli.No, Err: err}

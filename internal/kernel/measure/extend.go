@@ -35,9 +35,9 @@ type file struct {
 
 // OpenExtender finds the PCR, and goes on with the log.
 func OpenExtender(securityfs string) (*Extender, error) {
-	tpm, err := os.OpenFile(tpmextend.Device, os.O_RDWR, 0)
+	tpm, err := tpmextend.Open()
 	if err != nil {
-		return nil, fmt.Errorf("TPM: %w", err)
+		return nil, err
 	}
 	return openExtender("", securityfs, tpm)
 }

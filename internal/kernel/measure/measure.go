@@ -21,9 +21,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OwnPolicy is where the administrator's policy for IMA lies, by systemd's
-// convention.
-const OwnPolicy = "/etc/ima/ima-policy"
+// Where the administrator's policy for IMA lies; the first that is there counts.
+const (
+	// EarlyPolicy is its place in an initramfs with systemd, which would give
+	// the kernel the other one before anything else can.
+	EarlyPolicy = "/etc/diglim/ima-policy"
+	OwnPolicy   = "/etc/ima/ima-policy" // where systemd looks for it
+)
 
 var (
 	// ErrTooLate says that the kernel takes no policy any more: it has one, and
@@ -133,13 +137,18 @@ func (m *Measurer) PCR() int { return m.pcr }
 
 // givePolicy gives the kernel its policy, and returns it.
 func (m *Measurer) givePolicy(cmdline string) ([]byte, error) {
-	own, err := os.ReadFile(m.files.root + OwnPolicy)
+	path := EarlyPolicy
+	own, err := os.ReadFile(m.files.root + path)
+	if errors.Is(err, fs.ErrNotExist) {
+		path = OwnPolicy
+		own, err = os.ReadFile(m.files.root + path)
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	text, err := measured.Policy(m.pcr, cmdline, own)
 	if err != nil {
-		return nil, fmt.Errorf("IMA policy %s: %w", OwnPolicy, err)
+		return nil, fmt.Errorf("IMA policy %s: %w", path, err)
 	}
 	f, err := os.OpenFile(filepath.Join(m.files.securityfs, "ima/policy"), os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {

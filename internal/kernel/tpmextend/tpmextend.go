@@ -7,13 +7,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"diglim/internal/digest"
 	"diglim/internal/wire"
+
+	"golang.org/x/sys/unix"
 )
 
-// Device is the kernel's device for commands, behind its resource manager.
-const Device = "/dev/tpmrm0"
+// device is the kernel's for commands, behind its resource manager.
+const device = "/dev/tpmrm0"
+
+// Open opens the TPM. os.Open would have the device not block, and then a read
+// that comes before the response reads nothing (tpm_common_write in
+// drivers/char/tpm/tpm-dev-common.c).
+func Open() (*os.File, error) {
+	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("TPM: %s: %w", device, err)
+	}
+	return os.NewFile(uintptr(fd), device), nil
+}
 
 // Constants of the TPM 2.0 Library, part 2: structures.
 const (
