@@ -53,6 +53,7 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 		return nil, &fs.PathError{Op: "lstat", Path: root, Err: err}
 	}
 	var digests []digest.Digest
+	seen := map[uint64]bool{} // by inode: busybox has hundreds of names
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -67,9 +68,10 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 		switch {
 		case st.Dev != top.Dev && d.IsDir():
 			return fs.SkipDir
-		case st.Dev != top.Dev || d.IsDir():
+		case st.Dev != top.Dev || d.IsDir() || seen[st.Ino]:
 			return nil
 		}
+		seen[st.Ino] = true
 		rel, err := filepath.Rel(root, path)
 		if err != nil {
 			return err

@@ -65,6 +65,23 @@ func (r Result) KernelLog() (string, error) {
 // Disk + ".console", the results to Disk + ".out". Whatever happens, no process
 // is left when it returns. An error quotes the end of the console.
 func Boot(ctx context.Context, m Machine) (Result, error) {
+	text, err := Console(ctx, m)
+	r := Result{Console: text, Out: m.Disk + ".out"}
+	if err == nil {
+		err = readOut(ctx, m.Disk, r.Out)
+	}
+	if err == nil {
+		_, err = os.Stat(filepath.Join(r.Out, plan.Finished))
+	}
+	if err != nil {
+		return r, fmt.Errorf("guest on %s: %w\nconsole:\n%s", m.Kernel.Release, err, tail(r.Console, 25))
+	}
+	return r, nil
+}
+
+// Console is Boot for a guest that leaves no results but what it writes to its
+// console, which it returns.
+func Console(ctx context.Context, m Machine) (string, error) {
 	// The child processes are to die with this thread, so it must not end
 	// before them.
 	runtime.LockOSThread()
@@ -72,24 +89,14 @@ func Boot(ctx context.Context, m Machine) (Result, error) {
 
 	console := m.Disk + ".console"
 	if err := os.Remove(console); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Result{}, err
+		return "", err
 	}
 	bootErr := boot(ctx, m, console)
 	text, err := os.ReadFile(console)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Result{}, err
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	r := Result{Console: string(text), Out: m.Disk + ".out"}
-	if bootErr == nil {
-		bootErr = readOut(ctx, m.Disk, r.Out)
-	}
-	if bootErr == nil {
-		_, bootErr = os.Stat(filepath.Join(r.Out, plan.Finished))
-	}
-	if bootErr != nil {
-		return r, fmt.Errorf("guest on %s: %w\nconsole:\n%s", m.Kernel.Release, bootErr, tail(r.Console, 25))
-	}
-	return r, nil
+	return string(text), errors.Join(bootErr, err)
 }
 
 func boot(ctx context.Context, m Machine, console string) error {
