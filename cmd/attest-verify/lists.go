@@ -26,6 +26,10 @@ type lists struct {
 	verity policy.Files // fs-verity digests, which are none of files
 }
 
+// imaHashes are the algorithms that IMA may digest files by, of those that
+// nobody has broken.
+var imaHashes = [...]digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512}
+
 type refusedList struct {
 	List  string `json:"list"`
 	Error string `json:"error"`
@@ -79,7 +83,7 @@ func (l *lists) add(dir, name string, t trust) error {
 	if list, _, err := modsig.Split(b); err == nil && len(list) > 0 {
 		identities = append(identities, list)
 	}
-	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
+	for _, alg := range imaHashes {
 		for _, identity := range identities {
 			l.known.Add(digest.Sum(alg, identity), policy.Source{List: name})
 		}

@@ -154,8 +154,17 @@ var explanations = map[Code]explanation{
 		"An entry has a template that is not understood, so that nothing can be said of what was measured.",
 		"Boot with ima_template=ima-ng or ima-sig."},
 	UnknownFile: {
-		"A file was measured whose digest is in no list that is believed: a file of no package, a changed one, or one of a package whose list is missing. An fs-verity digest and a file's are never taken for one another.",
+		"A file was measured whose digest is in no list that is believed: a file of no package, a changed one, or one of a package whose list is missing. An fs-verity digest and a file's are never taken for one another. A signature in the log counts if it is over that digest, by a key that a statement signing-key names.",
 		"Look what package has a file there. Add its list; if no package can have it, a statement file in the policy makes its digest known."},
+	UnknownKey: {
+		"A key was loaded into a keyring of the kernel, and is not one of the policy's: what it signed may have been taken there.",
+		"Find out who loaded it, and from where. If it belongs there, a statement signing-key makes it and all that it signs known, and a statement file the key alone."},
+	WrongIMAPolicy: {
+		"The kernel measured the IMA policy that it was given, and it is none that the statement ima-policy names: other files may be measured, or none.",
+		"Find out what was changed in the host's IMA policy, and compare it with /sys/kernel/security/ima/policy on a host that is good."},
+	NoIMAPolicy: {
+		"No proven entry has the digest of an IMA policy that the statement ima-policy names: the host runs with another one or with the built-in ones, or its policy was written into the kernel and not read from a file.",
+		"Have it loaded by its path, as systemd does, with a rule measure func=POLICY_CHECK in the policy that is there before."},
 	DeniedFile: {
 		"A file was measured that the policy denies, whoever lists it.",
 		"Update the package, for the reason that the policy gives."},

@@ -243,8 +243,8 @@ func TestAttack42PathsVouchForNothing(t *testing.T) {
 	}
 }
 
-// Row 43: no signature in the log makes a file known, of whatever kind and
-// version, by whatever key id.
+// Row 43: without a key in the policy no signature in the log makes a file
+// known, of whatever kind and version, by whatever key id.
 func TestAttack43SignaturesVouchForNothing(t *testing.T) {
 	d, path := tpmtest.Tagged(file("evil")), []byte("/usr/bin/evil\x00")
 	for _, kind := range []byte{1, 2, 3, 4, 5, 6} {
@@ -261,7 +261,7 @@ func TestAttack43SignaturesVouchForNothing(t *testing.T) {
 				h.add(tpmtest.Entry{PCR: 10, Template: template, Fields: fields, Path: "/usr/bin/evil"})
 				v := h.judge(t)
 				expect(t, template, v, attest.NotTrusted, attest.UnknownFile)
-				if f := v.Findings[0]; strings.Contains(f.Why, "by key 105ef944") != ((kind == 3 || kind == 5 || kind == 6) && version > 1 && strings.HasPrefix(template, "ima-") && template != "ima-buf") {
+				if f := v.Findings[0]; strings.Contains(f.Why, "by key 105ef944") != ((kind == 3 || kind == 5 || kind == 6) && version > 1 && template != "ima-buf") {
 					t.Errorf("%s: %s", template, f.Why)
 				}
 			}
@@ -505,4 +505,56 @@ func TestBootAggregateOfEveryHash(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The IMA policy that a host was given is one that is expected, or it is not
+// trusted.
+func TestIMAPolicy(t *testing.T) {
+	text, other := []byte("measure func=BPRM_CHECK\n"), []byte("dont_measure\n")
+	event := func(name string, content []byte) tpmtest.Entry {
+		return tpmtest.Entry{PCR: 10, Template: "ima-buf", Path: name,
+			Fields: [][]byte{tpmtest.Tagged(file(string(content))), []byte(name + "\x00"), content}}
+	}
+	read := func(content []byte) tpmtest.Entry {
+		return tpmtest.NewEntry("/etc/ima/ima-policy", file(string(content)))
+	}
+	listed := tpmtest.NewEntry("/etc/ima/ima-policy", file("bash"))
+	for _, c := range []struct {
+		name    string
+		entries []tpmtest.Entry
+		want    attest.Outcome
+		codes   []attest.Code
+	}{
+		{"read", []tpmtest.Entry{read(text)}, attest.Trusted, nil},
+		{"measured by the kernel", []tpmtest.Entry{event("ima_policy_loaded", text)}, attest.Trusted, nil},
+		{"both", []tpmtest.Entry{read(text), event("ima_policy_loaded", text)}, attest.Trusted, nil},
+		{"none", nil, attest.CouldNotTell, []attest.Code{attest.NoIMAPolicy}},
+		{"another read", []tpmtest.Entry{read(other)}, attest.NotTrusted, []attest.Code{attest.UnknownFile, attest.NoIMAPolicy}},
+		{"a known file read", []tpmtest.Entry{listed}, attest.CouldNotTell, []attest.Code{attest.NoIMAPolicy}},
+		{"another measured by the kernel", []tpmtest.Entry{event("ima_policy_loaded", other)}, attest.NotTrusted, []attest.Code{attest.WrongIMAPolicy, attest.NoIMAPolicy}},
+		{"a known file measured by the kernel", []tpmtest.Entry{read(text), event("ima_policy_loaded", []byte("bash"))}, attest.NotTrusted, []attest.Code{attest.WrongIMAPolicy}},
+		{"and then another", []tpmtest.Entry{event("ima_policy_loaded", text), event("ima_policy_loaded", other)}, attest.NotTrusted, []attest.Code{attest.WrongIMAPolicy}},
+		{"as fs-verity", []tpmtest.Entry{{PCR: 10, Template: "ima-ngv2", Fields: [][]byte{append([]byte("verity:"), tpmtest.Tagged(file(string(text)))...), []byte("/p\x00")}}},
+			attest.NotTrusted, []attest.Code{attest.UnknownFile, attest.NoIMAPolicy}},
+		{"on another PCR", []tpmtest.Entry{{PCR: 9, Template: "ima-ng", Digest: file(string(text)), Path: "/p"}}, attest.NotTrusted,
+			[]attest.Code{attest.SecondPCR, attest.DoesNotReplay, attest.NoIMAPolicy}},
+	} {
+		h := honest(t)
+		h.policy.Known.Add(file(string(text)), policy.Source{Reason: "expected"})
+		h.policy.IMAPolicy = map[digest.Digest]bool{file(string(text)): true}
+		for _, e := range c.entries {
+			h.add(e)
+		}
+		expect(t, c.name, h.judge(t), c.want, c.codes...)
+	}
+	// After the quote it proves nothing.
+	h := honest(t)
+	h.policy.Known.Add(file(string(text)), policy.Source{Reason: "expected"})
+	h.policy.IMAPolicy = map[digest.Digest]bool{file(string(text)): true}
+	h.log = append(slices.Clone(h.log), read(text))
+	expect(t, "unproven", h.judge(t), attest.CouldNotTell, attest.NoIMAPolicy)
+	// What a policy does not ask for is as unknown as any buffer.
+	h = honest(t)
+	h.add(event("ima_policy_loaded", text))
+	expect(t, "not asked for", h.judge(t), attest.NotTrusted, attest.UnknownFile)
 }
