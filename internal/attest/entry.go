@@ -26,7 +26,7 @@ func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
 			Path: Path(e.Path), Digest: e.Digest, Expected: expected, Why: why})
 	}
 	none := digest.Digest{}
-	understood := e.Known && !e.Digest.IsZero() && len(e.Path) > 0
+	understood := e.Known && !e.Digest.IsZero() && len(e.Path) > 0 && digestFirst(e.Template)
 	if !understood {
 		found(UnknownTemplate, CouldNotTell, none, fmt.Sprintf("template %s is not understood", e.Template))
 	}
@@ -87,6 +87,15 @@ func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
 		leaves = Trusted
 	}
 	found(code, leaves, none, why)
+}
+
+// digestFirst reports whether the fields of a template begin with the digest of
+// the file, as those of all that the kernel has do. No hash covers the name of a
+// template: by another name, what somebody put into a buffer, an attribute or an
+// appended signature would be read as the digest.
+func digestFirst(template string) bool {
+	first, _, custom := strings.Cut(template, "|")
+	return !custom || slices.Contains([]string{"d", "d-ng", "d-ngv2"}, first)
 }
 
 // know notes that the file of an entry is known, by these sources; if there are

@@ -151,7 +151,7 @@ var explanations = map[Code]explanation{
 		"An entry's template hash is not that of its data: the entry was changed after it was measured.",
 		"Treat it as tampering."},
 	UnknownTemplate: {
-		"An entry has a template that is not understood, so that nothing can be said of what was measured.",
+		"An entry has a template that is not understood, or that does not begin with the file's digest, so that nothing can be said of what was measured: no hash covers the name of a template.",
 		"Boot with ima_template=ima-ng or ima-sig."},
 	UnknownFile: {
 		"A file was measured whose digest is in no list that is believed: a file of no package, a changed one, or one of a package whose list is missing. An fs-verity digest and a file's are never taken for one another. A signature in the log counts if it is over that digest, by a key that a statement signing-key names.",

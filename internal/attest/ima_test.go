@@ -294,6 +294,31 @@ func TestAttack46TemplatesThatSayTooLittle(t *testing.T) {
 	}
 }
 
+// No hash covers a template's name: no other one makes another field the digest.
+func TestAttack31TemplateIsCalledAnother(t *testing.T) {
+	d, known, path := tpmtest.Tagged(file("evil")), tpmtest.Tagged(file("bash")), []byte("/usr/bin/evil\x00")
+	for _, c := range []struct {
+		template, called string
+		fields           [][]byte
+	}{
+		{"ima-buf", "buf|n-ng|d-ng", [][]byte{d, path, known}},
+		{"ima-modsig", "buf|n-ng|sig|d-ng|modsig", [][]byte{d, path, nil, known, []byte("pkcs7")}},
+		{"ima-modsig", "d-modsig|n-ng|sig|d-ng|modsig", [][]byte{d, path, nil, known, []byte("pkcs7")}},
+		{"evm-sig", "buf|n-ng|evmsig|xattrnames|modsig|d-ng|iuid|igid|imode",
+			[][]byte{d, path, nil, nil, nil, known, make([]byte, 4), make([]byte, 4), make([]byte, 2)}},
+	} {
+		h := honest(t)
+		h.add(tpmtest.Entry{PCR: 10, Template: c.template, Fields: c.fields})
+		expect(t, c.template, h.judge(t), attest.NotTrusted, attest.UnknownFile)
+		h.log = slices.Clone(h.log)
+		h.log[5].Template = c.called
+		expect(t, c.called, h.judge(t), attest.CouldNotTell, attest.UnknownTemplate)
+	}
+	h := honest(t)
+	h.add(tpmtest.Entry{PCR: 10, Template: "d-ng|n-ng|iuid", Fields: [][]byte{known, path, make([]byte, 4)}})
+	expect(t, "a format of somebody's own", h.judge(t), attest.Trusted)
+}
+
 // grown is the same host later: it measured n more files, and its log, read
 // after the quote, has more of them than the quote.
 func grown(t *testing.T, n, more int) host {
