@@ -128,6 +128,9 @@ var explanations = map[Code]explanation{
 		"The log has no entry about a file: IMA runs without a policy that measures.",
 		"Boot with ima_policy=tcb, or load a policy."},
 
+	TextLog: {
+		"The IMA log was read from text. What the quote covers is as good as that of a binary log, for all is hashed anew; but text cannot say everything: a name with a newline in it, or a template that is not understood, ends it.",
+		"Hand in binary_runtime_measurements, as collect does."},
 	Continued: {
 		"The log begins after the boot, and continues what was proven and judged before, by the checkpoint that was given.",
 		"Nothing has to be done. Guard the checkpoint like the key: what came before it is not judged again."},

@@ -78,8 +78,15 @@ func join[T any](a, b []T) []T {
 // the way that arrives at the quoted value is the right one.
 func (j *judge) ima(log io.ReaderAt) {
 	var layouts []imalog.Layout
+	var text bool
 	var err error
 	if log != nil {
+		log, text, err = imalog.Binary(log)
+	}
+	if text {
+		j.find(Finding{Code: TextLog, Leaves: Trusted, Why: "the log was read from text, which has lost some names and numbers; the binary one has all"})
+	}
+	if log != nil && err == nil {
 		layouts, err = imalog.Layouts(log)
 	}
 	switch {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -53,6 +54,43 @@ func TestLayouts(t *testing.T) {
 	}
 	h.change = nil
 	expect(t, "begins with a violation", h.judge(t), attest.Trusted, attest.Violation)
+}
+
+// A log in text proves what a binary one does, by hashes that are made anew.
+func TestLogInText(t *testing.T) {
+	for _, width := range []digest.Algorithm{digest.SHA1, digest.SHA256} {
+		h := honest(t)
+		h.change = func(e *attest.Evidence) { e.IMALog = strings.NewReader(tpmtest.Text(width, h.log...)) }
+		v := h.judge(t)
+		expect(t, "text", v, attest.Trusted, attest.TextLog)
+		binary := honest(t).judge(t)
+		v.Findings = binary.Findings
+		if !reflect.DeepEqual(v, binary) {
+			t.Errorf("%+v\n%+v", v, binary)
+		}
+		good := tpmtest.Text(width, h.log...)
+		for name, c := range map[string]struct {
+			text string
+			code attest.Code
+		}{
+			"path":      {strings.Replace(good, "/usr/bin/bash", "/usr/bin/evil", 1), attest.WrongHash},
+			"digest":    {strings.Replace(good, file("bash").Hex(), file("sshd").Hex(), 1), attest.WrongHash},
+			"one less":  {strings.Replace(good, strings.SplitAfter(good, "\n")[2], "", 1), attest.DoesNotReplay},
+			"cut":       {good[:len(good)/4], attest.Malformed},
+			"not a log": {"10 green bottles\n", attest.Malformed},
+		} {
+			h.change = func(e *attest.Evidence) { e.IMALog = strings.NewReader(c.text) }
+			if v := h.judge(t); v.Outcome == attest.Trusted || !has(v, c.code) || !has(v, attest.TextLog) {
+				t.Errorf("%s: %v %+v", name, v.Outcome, v.Findings)
+			}
+		}
+	}
+	// A name with a newline is lost in text, and so is what comes after.
+	h := honest(t)
+	h.log = slices.Clone(h.log)
+	h.log[5].Path = "/a\nb"
+	h.change = func(e *attest.Evidence) { e.IMALog = strings.NewReader(tpmtest.Text(digest.SHA1, h.log...)) }
+	expect(t, "a newline", h.judge(t), attest.CouldNotTell, attest.TextLog, attest.Malformed)
 }
 
 // What an old kernel extends is no proof, unless the policy says so.

@@ -401,7 +401,7 @@ func TestSignedByOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range [][]string{{"rsa:2048"}, {"rsa:4096"}, {"ec", "-pkeyopt", "ec_paramgen_curve:P-256"}} {
+	for _, key := range [][]string{{"rsa:2048"}, {"ec", "-pkeyopt", "ec_paramgen_curve:P-256"}} {
 		run("openssl", append([]string{"req", "-x509", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=vendor", "-newkey"}, key...)...)
 		signers := parseSigners(t, read("cert.pem"))
 		signers = append(signers, parseSigners(t, []byte(run("openssl", "x509", "-in", "cert.pem", "-noout", "-pubkey")))...)

@@ -171,6 +171,7 @@ const (
 	NoAggregate     Code = "boot-aggregate-missing"
 	NothingMeasured Code = "nothing-measured"
 	NoIMAPolicy     Code = "ima-policy-missing"
+	TextLog         Code = "log-in-text"
 	PaddedSHA1      Code = "padded-sha1"
 	Continued       Code = "log-continued"
 	NotProgressed   Code = "tail-still-unproven"
