@@ -221,6 +221,41 @@ func TestMeasuredLists(t *testing.T) {
 	}
 }
 
+// Kernels with digest lists measure to a PCR of their own: openEuler's the lists
+// by their path, with security.ima; the digest cache's with an appended
+// signature as well. Then only files that no list has follow.
+func TestMeasuredListsOnTheirPCR(t *testing.T) {
+	for pcr, list := range map[int]tpmtest.Entry{
+		11: {Template: "ima-sig", Digest: file("a list"), Path: "/etc/ima/digest_lists/0-file_list-compact-x", Signature: []byte{3, 2, 4, 1, 2, 3, 4, 0, 1, 9}},
+		12: {Template: "ima-modsig", Fields: [][]byte{tpmtest.Tagged(file("a list")), []byte("/etc/digest_lists/rpm-x\x00"), nil, tpmtest.Tagged(file("its payload")), []byte("pkcs7")}},
+	} {
+		for _, c := range []struct {
+			name  string
+			known []string
+			more  []tpmtest.Entry
+			want  attest.Outcome
+			codes []attest.Code
+		}{
+			{"known", []string{"a list"}, nil, attest.Trusted, nil},
+			{"unknown", nil, nil, attest.NotTrusted, []attest.Code{attest.UnknownFile}},
+			{"known without what was appended", []string{"its payload"}, nil, attest.NotTrusted, []attest.Code{attest.UnknownFile}},
+			{"a file after it", []string{"a list"}, []tpmtest.Entry{tpmtest.NewEntry("/usr/bin/evil", file("evil"))}, attest.NotTrusted, []attest.Code{attest.UnknownFile}},
+		} {
+			h := honest(t)
+			h.policy.PCR, h.pcrs = pcr, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, pcr}
+			for _, name := range c.known {
+				h.policy.Known.Add(file(name), policy.Source{List: "x"})
+			}
+			h.log = slices.Concat(h.log[:1], []tpmtest.Entry{list}, c.more)
+			for i := range h.log {
+				h.log[i].PCR = pcr
+			}
+			h.real = h.log
+			expect(t, fmt.Sprint(c.name, pcr), h.judge(t), c.want, c.codes...)
+		}
+	}
+}
+
 // Row 41: names are bytes, and no name makes an entry another.
 func TestAttack41NameTricks(t *testing.T) {
 	for _, path := range []string{"/usr/bin/bash (deleted)", "/tmp/a\nb", "/tmp/\x1b[2J", "/tmp/\xff\xfe", "memfd:kernel", " ", "|",
