@@ -23,7 +23,11 @@ type Machine struct {
 	Initrd  string // from WriteInitrd
 	Disk    string // from WriteDisk; the guest writes to it
 	Cmdline string // for the kernel, besides the console
-	TPM     bool   // a new TPM 2.0 with SHA-1 and SHA-256 banks
+	TPM     bool   // a TPM 2.0 with SHA-1 and SHA-256 banks
+
+	// TPMState is the directory that the TPM is kept in from boot to boot. The
+	// first makes it; if it is empty each has a new TPM.
+	TPMState string
 
 	// SecureBoot starts the kernel by a UEFI firmware that runs only what its
 	// test key has signed, and hands the key on to the kernel. Kernels then
@@ -120,7 +124,11 @@ func boot(ctx context.Context, m Machine, console string) error {
 	)
 	if m.TPM {
 		socket := filepath.Join(dir, "tpm.sock")
-		stop, err := startTPM(ctx, dir, socket)
+		state := m.TPMState
+		if state == "" {
+			state = filepath.Join(dir, "tpm")
+		}
+		stop, err := startTPM(ctx, state, socket)
 		if err != nil {
 			return err
 		}
@@ -143,15 +151,17 @@ func boot(ctx context.Context, m Machine, console string) error {
 	return nil
 }
 
-// startTPM makes a new TPM, with its state in dir, and starts it. stop ends it
-// and waits for its end.
-func startTPM(ctx context.Context, dir, socket string) (stop func(), err error) {
-	state := filepath.Join(dir, "tpm")
-	if err := os.Mkdir(state, 0o700); err != nil {
+// startTPM starts the TPM that a directory keeps, or makes a new one there. stop
+// ends it and waits for its end.
+func startTPM(ctx context.Context, state, socket string) (stop func(), err error) {
+	switch err := os.Mkdir(state, 0o700); {
+	case errors.Is(err, fs.ErrExist):
+	case err != nil:
 		return nil, err
-	}
-	if _, err := run(ctx, "", "swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", "sha1,sha256"); err != nil {
-		return nil, err
+	default:
+		if _, err := run(ctx, "", "swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", "sha1,sha256"); err != nil {
+			return nil, err
+		}
 	}
 
 	// swtpm is given a socket that listens already: nobody has to wait for it.
