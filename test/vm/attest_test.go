@@ -169,7 +169,7 @@ func newAttestGuest(t *testing.T, ctx context.Context, k vm.Kernel, uefi bool) *
 		if i > 0 {
 			script = "grep -q " + onlyFirst + " /proc/cmdline && exit\n" + script
 		}
-		script += "\nattest-verify collect --output " + plan.Out + "/" + tampering.name + " --nonce " + hex.EncodeToString([]byte(g.nonces[tampering.name])) + " " + tampering.args
+		script += "\nattest-verify collect --output " + plan.Out + "/" + tampering.name + " --pcrs 0-12 --nonce " + hex.EncodeToString([]byte(g.nonces[tampering.name])) + " " + tampering.args
 		p.Commands = append(p.Commands, plan.Command{Name: tampering.name, Argv: []string{"/usr/bin/busybox", "sh", "-e", "-c", script}})
 	}
 	g.machine = writeMachine(t, ctx, k, p, g.tree)
@@ -205,6 +205,12 @@ func (g *attestGuest) run(t *testing.T, wantExit int, name string, args ...strin
 func (g *attestGuest) boot(t *testing.T, ctx context.Context, cmdline string) {
 	t.Helper()
 	g.machine.Cmdline = cmdline
+	if g.machine.SecureBoot != nil {
+		g.machine.Image = filepath.Join(g.dir, "linux.efi")
+		if err := vm.WriteUKI(ctx, g.machine.Image, g.machine); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := vm.WriteDisk(ctx, g.machine.Disk, g.tree, 64<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -231,11 +237,11 @@ func (g *attestGuest) writePolicy(t *testing.T, uefi bool) {
 		t.Fatal(err)
 	}
 	statements := []string{"policy 1", "ima sha256:10", "ak ak.pub", "ak-attributes required", "lists lists", "unsigned-lists accept",
-		"quoted sha256:0-10", "extended sha256:0-7"}
+		"quoted sha256:0-11", "extended sha256:0-7"}
 	boot := []int{0, 2, 4, 7} // firmware, option ROMs, boot loader, Secure Boot
 	if uefi {
-		statements = append(statements, "firmware-log 0-7,9", "secure-boot required")
-		boot = append(boot, 9) // kernel command line and initramfs
+		statements = append(statements, "firmware-log 0-7,9,11,12", "secure-boot required")
+		boot = append(boot, 9, 11) // initramfs, image
 	} else {
 		statements = append(statements, "firmware-log 0-7")
 	}

@@ -29,6 +29,11 @@ type Machine struct {
 	// first makes it; if it is empty each has a new TPM.
 	TPMState string
 
+	// Image is a unified kernel image, from WriteUKI, which the UEFI firmware of
+	// SecureBoot starts from a disk of its own, as it starts one on a real machine:
+	// so it measures it. Initrd and Cmdline are those in the image then.
+	Image string
+
 	// SecureBoot starts the kernel by a UEFI firmware that runs only what its
 	// test key has signed, and hands the key on to the kernel. Kernels then
 	// lock themselves down.
@@ -108,17 +113,21 @@ func boot(ctx context.Context, m Machine, console string) error {
 	if memory == 0 {
 		memory = 512
 	}
-	image, firmware := m.Kernel.image(), []string{"-machine", "q35"}
-	if m.SecureBoot != nil {
-		if image, firmware, err = m.SecureBoot.prepare(ctx, dir, image); err != nil {
-			return err
-		}
+	start, firmware := []string{"-kernel", m.Kernel.image(), "-initrd", m.Initrd, "-append", cmdline(m.Cmdline)}, []string{"-machine", "q35"}
+	switch {
+	case m.Image != "" && m.SecureBoot == nil:
+		return errors.New("an image without Secure Boot")
+	case m.Image != "":
+		start, firmware, err = m.SecureBoot.prepareDisk(ctx, dir, m.Image)
+	case m.SecureBoot != nil:
+		start[1], firmware, err = m.SecureBoot.prepare(ctx, dir, start[1])
 	}
-	args := append(firmware,
+	if err != nil {
+		return err
+	}
+	args := append(append(firmware, start...),
 		"-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(memory),
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:"+console,
-		"-kernel", image, "-initrd", m.Initrd,
-		"-append", strings.TrimSpace("console=ttyS0 panic=-1 quiet "+m.Cmdline),
 		"-drive", "if=none,id=disk,format=raw,cache=unsafe,file="+m.Disk,
 		"-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
 	)
@@ -150,6 +159,9 @@ func boot(ctx context.Context, m Machine, console string) error {
 	}
 	return nil
 }
+
+// cmdline is the kernel's command line, with the console before what is asked.
+func cmdline(asked string) string { return strings.TrimSpace("console=ttyS0 panic=-1 quiet " + asked) }
 
 // startTPM starts the TPM that a directory keeps, or makes a new one there. stop
 // ends it and waits for its end.

@@ -30,6 +30,8 @@ var programs = []struct{ name, debian string }{
 	{"gcc-12", "gcc-12"},
 	{"openssl", "openssl"},
 	{"sbsign", "sbsigntool"},
+	{"objcopy", "binutils"},
+	{stub, "systemd-boot-efi"},
 	{"/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd", "ovmf"},
 }
 
