@@ -16,6 +16,7 @@ import (
 	"diglim/internal/evidence"
 	"diglim/internal/policy"
 	"diglim/tpm"
+	"diglim/tpm/cel"
 	"diglim/tpm/eventlog"
 
 	"github.com/spf13/cobra"
@@ -268,7 +269,7 @@ func (c *check) evidence(args []string, pol *policy.File) (ev attest.Evidence, d
 		{&ev.Quote, c.quote, evidence.QuoteFile, maxSmall},
 		{&ev.Signature, c.signature, evidence.SignatureFile, maxSmall},
 		{&ev.PCRs, c.pcrs, evidence.PCRsFile, maxSmall},
-		{&ev.Firmware, c.bios, evidence.FirmwareFile, eventlog.MaxLog},
+		{&ev.Firmware, c.bios, evidence.FirmwareFile, limitOf(evidence.FirmwareFile)},
 	} {
 		if part.path == "" {
 			if len(args) == 0 && (part.name != evidence.FirmwareFile || len(pol.Firmware) > 0) {
@@ -319,19 +320,18 @@ func readBundle(path string) (b *evidence.Bundle, done func() error, err error) 
 		}
 		return b, done, nil
 	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, nil, err
+	}
 	files := map[string][]byte{}
-	for name, limit := range map[string]int64{
-		evidence.QuoteFile: maxSmall, evidence.SignatureFile: maxSmall, evidence.PCRsFile: maxSmall,
-		evidence.AKFile: maxSmall, evidence.FirmwareFile: eventlog.MaxLog,
-	} {
-		content, err := readFile(filepath.Join(path, name), limit)
-		if errors.Is(err, fs.ErrNotExist) {
+	for _, e := range entries {
+		if !evidence.Known(e.Name()) || e.Name() == evidence.IMAFile {
 			continue
 		}
-		if err != nil {
+		if files[e.Name()], err = readFile(filepath.Join(path, e.Name()), limitOf(e.Name())); err != nil {
 			return nil, nil, err
 		}
-		files[name] = content
 	}
 	b = evidence.FromFiles(files)
 	log, doneLog, err := openLog(filepath.Join(path, evidence.IMAFile))
@@ -340,4 +340,15 @@ func readBundle(path string) (b *evidence.Bundle, done func() error, err error) 
 	}
 	b.IMALog = log
 	return b, doneLog, err
+}
+
+// limitOf is the largest size of a file of evidence, but for the IMA log.
+func limitOf(name string) int64 {
+	switch name {
+	case evidence.FirmwareFile:
+		return eventlog.MaxLog
+	case evidence.SystemdFile, evidence.DiglimFile:
+		return cel.MaxLog
+	}
+	return maxSmall
 }

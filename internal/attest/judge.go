@@ -27,6 +27,11 @@ type Evidence struct {
 
 	Firmware []byte // binary_bios_measurements; wanted only by a policy that names PCRs of it
 
+	// What the running system measured after the firmware, package cel: systemd
+	// and the tools of digest lists. Neither is ever missing: many systems
+	// measure nothing.
+	Systemd, Diglim []byte
+
 	// AK is the key that the host says is its own. Without a key in the
 	// challenge the quote is verified with it, to find what else is wrong: a
 	// host that passes has proved only that it has some key.

@@ -169,7 +169,7 @@ func newAttestGuest(t *testing.T, ctx context.Context, k vm.Kernel, uefi bool) *
 		if i > 0 {
 			script = "grep -q " + onlyFirst + " /proc/cmdline && exit\n" + script
 		}
-		script += "\nattest-verify collect --output " + plan.Out + "/" + tampering.name + " --pcrs 0-12 --nonce " + hex.EncodeToString([]byte(g.nonces[tampering.name])) + " " + tampering.args
+		script += "\nattest-verify collect --output " + plan.Out + "/" + tampering.name + " --nonce " + hex.EncodeToString([]byte(g.nonces[tampering.name])) + " " + tampering.args
 		p.Commands = append(p.Commands, plan.Command{Name: tampering.name, Argv: []string{"/usr/bin/busybox", "sh", "-e", "-c", script}})
 	}
 	g.machine = writeMachine(t, ctx, k, p, g.tree)
