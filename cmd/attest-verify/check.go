@@ -132,6 +132,7 @@ func (a *answer) writeJSON(w io.Writer) error {
 	a.Findings = append([]attest.Finding{}, a.Findings...)
 	a.Known = append([]attest.Measured{}, a.Known...)
 	a.Firmware = append([]attest.Register{}, a.Firmware...)
+	a.Stated = append([]attest.Statement{}, a.Stated...)
 	a.Unproven = append([]attest.Measured{}, a.Unproven...)
 	return cobracli.WriteJSON(w, a)
 }
@@ -215,6 +216,11 @@ func (c *check) run(args []string, a *answer) (err error) {
 	}
 	if a.Lists, err = knownFiles(pol); err != nil {
 		return err
+	}
+	if pol.Bank.Available() { // else it rejects every host
+		if err := predictImages(pol); err != nil {
+			return err
+		}
 	}
 	// Two checks of one host at once take turns: each judges by what the one
 	// before it kept, so that no older state replaces a newer one.

@@ -49,7 +49,7 @@ func Judge(ev Evidence, ch Challenge, pol *policy.Policy) Verdict {
 	j.verdict.Outcome = Trusted
 	j.current(ch)
 	j.quote(ev, ch)
-	j.firmware(ev.Firmware)
+	j.firmware(ev)
 	j.ima(ev.IMALog)
 	j.explain()
 	if j.verdict.Outcome == Trusted {

@@ -119,7 +119,7 @@ func TestTamperingsAreNamed(t *testing.T) {
 		g.boot(t, ctx, "ima_policy=tcb "+onlyFirst)
 		t.Run("command line", func(t *testing.T) {
 			other := tamperings[0]
-			other.codes = []attest.Code{attest.UnexpectedPCR}
+			other.codes = []attest.Code{attest.UnexpectedPCR, attest.UnexpectedImage, attest.OtherCommandLine}
 			g.check(t, other)
 		})
 	})
@@ -207,6 +207,9 @@ func (g *attestGuest) boot(t *testing.T, ctx context.Context, cmdline string) {
 	g.machine.Cmdline = cmdline
 	if g.machine.SecureBoot != nil {
 		g.machine.Image = filepath.Join(g.dir, "linux.efi")
+		if _, err := os.Stat(g.machine.Image); err == nil {
+			g.machine.Image = filepath.Join(g.dir, "other.efi") // linux.efi is in the policy
+		}
 		if err := vm.WriteUKI(ctx, g.machine.Image, g.machine); err != nil {
 			t.Fatal(err)
 		}
@@ -240,8 +243,7 @@ func (g *attestGuest) writePolicy(t *testing.T, uefi bool) {
 		"quoted sha256:0-11", "extended sha256:0-7"}
 	boot := []int{0, 2, 4, 7} // firmware, option ROMs, boot loader, Secure Boot
 	if uefi {
-		statements = append(statements, "firmware-log 0-7,9,11,12", "secure-boot required")
-		boot = append(boot, 9, 11) // initramfs, image
+		statements = append(statements, "firmware-log 0-7,9,11,12", "secure-boot required", "uki linux.efi", fmt.Sprintf("kernel-command-line %q", vm.Cmdline(g.machine.Cmdline)))
 	} else {
 		statements = append(statements, "firmware-log 0-7")
 	}

@@ -113,7 +113,7 @@ func boot(ctx context.Context, m Machine, console string) error {
 	if memory == 0 {
 		memory = 512
 	}
-	start, firmware := []string{"-kernel", m.Kernel.image(), "-initrd", m.Initrd, "-append", cmdline(m.Cmdline)}, []string{"-machine", "q35"}
+	start, firmware := []string{"-kernel", m.Kernel.image(), "-initrd", m.Initrd, "-append", Cmdline(m.Cmdline)}, []string{"-machine", "q35"}
 	switch {
 	case m.Image != "" && m.SecureBoot == nil:
 		return errors.New("an image without Secure Boot")
@@ -160,8 +160,8 @@ func boot(ctx context.Context, m Machine, console string) error {
 	return nil
 }
 
-// cmdline is the kernel's command line, with the console before what is asked.
-func cmdline(asked string) string { return strings.TrimSpace("console=ttyS0 panic=-1 quiet " + asked) }
+// Cmdline is the kernel's command line, with the console before what is asked.
+func Cmdline(asked string) string { return strings.TrimSpace("console=ttyS0 panic=-1 quiet " + asked) }
 
 // startTPM starts the TPM that a directory keeps, or makes a new one there. stop
 // ends it and waits for its end.

@@ -95,7 +95,7 @@ func WriteUKI(ctx context.Context, path string, m Machine) error {
 	if err := os.WriteFile(osrel, []byte("ID=guest\nVERSION_ID="+m.Kernel.Release+"\n"), 0o644); err != nil {
 		return err
 	}
-	if err := os.WriteFile(line, []byte(cmdline(m.Cmdline)), 0o644); err != nil {
+	if err := os.WriteFile(line, []byte(Cmdline(m.Cmdline)), 0o644); err != nil {
 		return err
 	}
 	var args []string
