@@ -32,6 +32,7 @@ type check struct {
 	firmware      string
 	secureBoot    bool
 	checkpoint    string
+	checkpointKey string
 	json, verbose bool
 
 	quote, signature, pcrs, ima, bios string // single files
@@ -70,6 +71,7 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 	f.StringVar(&c.firmware, "firmware", "", "`PCRs` whose values the firmware log has to explain, e.g. 0-7,9")
 	f.BoolVar(&c.secureBoot, "secure-boot", false, "want Secure Boot to be on; needs 7 among the PCRs of --firmware")
 	f.StringVar(&c.checkpoint, "checkpoint", "", "`file` that says how far this host's log was proven, written when it is trusted")
+	f.StringVar(&c.checkpointKey, "checkpoint-key", "", "`file` with the key that shows that a checkpoint is this program's, made the first time; the checkpoint's name and .key, if not given")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
 	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+evidence.QuoteFile)
@@ -188,6 +190,11 @@ func (c *check) run(args []string, a *answer) (err error) {
 		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
 			"give with --nonce what the host was asked; the %s that it sent is not that", evidence.NonceFile)
 	}
+	if c.checkpointKey == "" {
+		c.checkpointKey = c.checkpoint + ".key"
+	} else if c.checkpoint == "" {
+		return errors.New("--checkpoint-key without --checkpoint")
+	}
 	if c.last != "" && filepath.Clean(c.last) == filepath.Clean(c.checkpoint) {
 		return errors.New("--last and --checkpoint are the same file")
 	}
@@ -240,7 +247,7 @@ func (c *check) run(args []string, a *answer) (err error) {
 		}
 	}
 	if c.checkpoint != "" {
-		if ch.Checkpoint, err = readCheckpoint(c.checkpoint); err != nil {
+		if ch.Checkpoint, err = readCheckpoint(c.checkpoint, c.checkpointKey); err != nil {
 			return err
 		}
 	}
@@ -250,7 +257,7 @@ func (c *check) run(args []string, a *answer) (err error) {
 		err = writeLast(c.last, a.Seen)
 	}
 	if c.checkpoint != "" && a.Verdict.Checkpoint != nil {
-		err = errors.Join(err, writeCheckpoint(c.checkpoint, a.Verdict.Checkpoint))
+		err = errors.Join(err, writeCheckpoint(c.checkpoint, c.checkpointKey, a.Verdict.Checkpoint))
 	}
 	return err
 }

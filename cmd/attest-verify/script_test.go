@@ -84,6 +84,7 @@ func TestScript(t *testing.T) {
 			"flip":      cmdFlip,
 			"cutlog":    cmdCut,
 			"behead":    cmdBehead,
+			"rs":        cmdRecords,
 			"list":      cmdList(t, map[string]*openpgp.Entity{"vendor": vendor, "stranger": stranger}),
 		},
 	})
@@ -129,6 +130,15 @@ func cmdSetPolicy(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	text := re.ExpandString(nil, strings.ReplaceAll(args[1], `\n`, "\n"), from, at)
 	ts.Check(os.WriteFile(ts.MkAbs(args[3]), []byte(from[:at[0]]+string(text)+from[at[1]:]), 0o644))
+}
+
+// rs FILE TO: puts the byte that begins a record in front of each line.
+func cmdRecords(ts *testscript.TestScript, _ bool, args []string) {
+	var records strings.Builder
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		records.WriteString("\x1e" + line)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(records.String()), 0o644))
 }
 
 // cutlog FILE N: drop the last N bytes.
