@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"diglim/internal/digest"
 	"diglim/internal/keyring"
 	"diglim/internal/policy"
+	"diglim/internal/uki"
 	"diglim/tpm"
 
 	"github.com/spf13/cobra"
@@ -101,6 +103,34 @@ func knownFiles(f *policy.File) (*lists, error) {
 	return l, nil
 }
 
+// predictImages computes what the kernel images of a policy measure.
+func predictImages(f *policy.File) error {
+	for _, path := range f.UKIs {
+		values, err := predictImage(path, f.Bank)
+		if err != nil {
+			return fmt.Errorf("kernel image: %w", err)
+		}
+		f.Images = append(f.Images, policy.Image{Name: path, Values: values})
+	}
+	return nil
+}
+
+func predictImage(path string, bank digest.Algorithm) (values []digest.Digest, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	image, err := uki.Parse(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if values, err = image.Values(bank); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return values, nil
+}
+
 // readPolicy reads a policy file. The paths in it are relative to it.
 func readPolicy(path string) (*policy.File, error) {
 	b, err := readFile(path, maxPolicy)
@@ -121,6 +151,9 @@ func readPolicy(path string) (*policy.File, error) {
 		for i := range paths {
 			there(&paths[i])
 		}
+	}
+	for i := range f.UKIs {
+		there(&f.UKIs[i])
 	}
 	return f, nil
 }
@@ -203,6 +236,11 @@ func explainNamed(w io.Writer, f *policy.File) (rejects bool, err error) {
 	if now := time.Now().UTC(); !f.ValidAt(now) {
 		rejects = true
 		fmt.Fprintf(w, "%-10s every host: it is not valid on %s\n", "rejects", now.Format(time.DateOnly))
+	}
+	if f.Bank.Available() {
+		if err := predictImages(f); err != nil {
+			return false, err
+		}
 	}
 	if len(f.Lists)+len(f.Files)+len(f.SigningKeys) == 0 || len(f.Lists) > 0 && len(f.Keyrings) == 0 && !f.AllowUnsigned {
 		return rejects, nil // nothing is known, as Words says

@@ -28,6 +28,11 @@ type Evidence struct {
 
 	Firmware []byte // binary_bios_measurements; wanted only by a policy that names PCRs of it
 
+	// What the running system measured after the firmware, package cel: systemd
+	// and the tools of digest lists. Neither is ever missing: many systems
+	// measure nothing.
+	Systemd, Diglim []byte
+
 	// AK is the key that the host says is its own. Without a key in the
 	// challenge the quote is verified with it, to find what else is wrong: a
 	// host that passes has proved only that it has some key.
@@ -45,7 +50,7 @@ func Judge(ev Evidence, ch Challenge, pol *policy.Policy) Verdict {
 	j.verdict.Outcome = Trusted
 	j.current(ch)
 	j.quote(ev, ch)
-	j.firmware(ev.Firmware)
+	j.firmware(ev)
 	j.ima(ev.IMALog)
 	j.explain()
 	if j.verdict.Outcome == Trusted {

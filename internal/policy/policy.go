@@ -47,6 +47,16 @@ type Policy struct {
 	// Boot was on.
 	SecureBoot bool
 
+	// Images are the unified kernel images that may be started; without any, no
+	// word is said of PCR 11.
+	Images []Image
+
+	// CommandLines are the kernel command lines that the kernel's EFI stub may
+	// have measured to PCR 9, which the log has to explain. Initrds are the
+	// digests of the initramfs that it measured after that, with the reason.
+	CommandLines []string
+	Initrds      map[digest.Digest]string
+
 	// ReportViolations makes violations (a file was written while it was
 	// measured, so that nobody knows what was read) something to report and
 	// no reason for distrust; ReportUnknown does the same for unknown files.
@@ -83,6 +93,12 @@ type Event struct {
 	Type eventlog.Type
 }
 
+// An Image is a unified kernel image.
+type Image struct {
+	Name   string
+	Values []digest.Digest // of PCR 11 when its kernel starts: uki.Image.Values
+}
+
 // An Expectation is the values that a PCR may have.
 type Expectation struct {
 	PCR    tpm.PCR
@@ -97,11 +113,17 @@ func (p *Policy) Digests() int { return p.Known.Len() + p.Verity.Len() }
 // into (PC Client Platform Firmware Profile section 2.3.4).
 const SecureBootPCR = 7
 
+// StubPCR is the PCR that the kernel's EFI stub measures its command line and the
+// initramfs into.
+const StubPCR = 9
+
 // Rejects reports whether p can trust no host at all: there is none, it has
-// no bank or a PCR that no host has, it wants Secure Boot and not what proves
-// it, or it knows no file and no key that signs files.
+// no bank or a PCR that no host has, it wants Secure Boot, a command line or an
+// initramfs and not what proves it, or it knows no file and no key that
+// signs files.
 func (p *Policy) Rejects() bool {
-	if p == nil || !p.Bank.Available() || p.Digests() == 0 && len(p.Signers) == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) {
+	if p == nil || !p.Bank.Available() || p.Digests() == 0 && len(p.Signers) == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) ||
+		len(p.CommandLines) > 0 && !slices.Contains(p.Firmware, StubPCR) || len(p.Initrds) > 0 && len(p.CommandLines) == 0 {
 		return true
 	}
 	none := func(pcr int) bool { return pcr < 0 || pcr >= tpm.PCRCount }

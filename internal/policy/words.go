@@ -19,6 +19,9 @@ type Clause struct {
 	Caution bool // it lets something pass that the strictest policy does not
 }
 
+// bootLoaderPCR is the PCR that the firmware measures what it starts into.
+const bootLoaderPCR = 4
+
 // Words says in words what a policy file asks of a host, what it lets pass, and
 // what it does not ask for.
 func (f *File) Words() []Clause {
@@ -142,6 +145,27 @@ func (f *File) Words() []Clause {
 		say("boot", "had Secure Boot on, by the firmware's log")
 	default:
 		caution("boot", "without Secure Boot passes")
+	}
+	for _, path := range f.UKIs {
+		say("boot", "by the kernel image %q, by PCR 11", path)
+	}
+	if len(f.UKIs) > 1 {
+		say("boot", "by one of these %d images", len(f.UKIs))
+	}
+	switch {
+	case len(f.CommandLines) > 0 && !slices.Contains(f.Policy.Firmware, StubPCR):
+		say("rejects", "every host: \"kernel-command-line\" needs \"firmware-log\" with PCR %d", StubPCR)
+	case len(f.Initrds) > 0 && len(f.CommandLines) == 0:
+		say("rejects", "every host: \"initramfs\" needs \"kernel-command-line\", which is measured before it")
+	}
+	for _, line := range f.CommandLines {
+		say("boot", "may have the kernel command line %q", line)
+	}
+	for _, d := range slices.SortedFunc(maps.Keys(f.Initrds), digest.Digest.Compare) {
+		say("boot", "may have the initramfs %s: %s", d, f.Initrds[d])
+	}
+	if (len(f.UKIs) > 0 || len(f.CommandLines) > 0) && !slices.ContainsFunc(f.Expected, func(x Expectation) bool { return x.PCR.Index == bootLoaderPCR || x.PCR.Index == SecureBootPCR }) {
+		caution("boot", "by anything else passes, if no statement \"pcr\" says what PCR %d or %d is: PCRs from 8 on may be extended by hand", bootLoaderPCR, SecureBootPCR)
 	}
 	if f.MinFirmware > 0 {
 		say("tpm", "has firmware %#016x or later", f.MinFirmware)

@@ -35,6 +35,8 @@ var programs = []struct{ name, debian string }{
 	{"depmod", "kmod"},
 	{"/bin/busybox", "busybox-static"},
 	{"/lib/systemd/systemd", "systemd"},
+	{"objcopy", "binutils"},
+	{stub, "systemd-boot-efi"},
 	{"/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd", "ovmf"},
 }
 
