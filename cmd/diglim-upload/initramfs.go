@@ -78,7 +78,6 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 		case st.Dev != top.Dev || d.IsDir() || seen[st.Ino]:
 			return nil
 		}
-		seen[st.Ino] = true
 		rel, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
@@ -86,6 +85,7 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 		x, ok, err := hashCode(path, st.Mode&0o111 != 0 || forKernel(rel), alg)
 		if ok {
 			digests = append(digests, x)
+			seen[st.Ino] = true
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // gone meanwhile
