@@ -42,7 +42,7 @@ lint: deps  ## what must be clean before a change lands
 	$(GO) tool staticcheck ./...
 	GOARCH=arm64 $(GO) build ./...
 	GOARCH=s390x $(GO) vet ./...
-	shellcheck .ci/run test/install-deps
+	shellcheck .ci/run test/install-deps dist/dracut/98diglim/* dist/initramfs-tools/hooks/* dist/initramfs-tools/scripts/*/*
 	@test/vulncheck
 
 generate: deps  ## compile the BPF programs, whose objects are committed
@@ -59,10 +59,16 @@ bench:  ## compare with peers, in one run
 man:  ## check the manual pages
 	@for page in $(man); do man --warnings=w -l "$$page" >/dev/null || exit 1; done
 
-install: all  ## install programs and manual pages below DESTDIR/PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+# What makes an initramfs looks for its parts below /usr: PREFIX=/usr there. The
+# kernel of DIGLIM calls the uploader by a name of its own.
+install: all  ## install programs, manual pages and initramfs hooks below DESTDIR/PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/libexec/diglim
 	install -m 755 $(commands:%=bin/%) $(DESTDIR)$(PREFIX)/bin
+	ln -sf ../../bin/diglim-upload $(DESTDIR)$(PREFIX)/libexec/diglim/upload_digest_lists
 	install -m 644 $(man) $(DESTDIR)$(PREFIX)/share/man/man1
+	cd dist/dracut && install -D -m 755 -t $(abspath $(DESTDIR)$(PREFIX)/lib/dracut/modules.d/98diglim) 98diglim/*
+	cd dist/initramfs-tools && for script in hooks/* scripts/*/*; do \
+		install -D -m 755 $$script $(abspath $(DESTDIR)$(PREFIX)/share/initramfs-tools)/$$script || exit 1; done
 
 dist:  ## make build/diglim.tar.gz of what is committed
 	mkdir -p build

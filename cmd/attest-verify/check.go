@@ -334,7 +334,7 @@ func readBundle(path string) (b *evidence.Bundle, done func() error, err error) 
 		files[name] = content
 	}
 	b = evidence.FromFiles(files)
-	log, doneLog, err := openLog(filepath.Join(path, evidence.IMAFile))
+	log, doneLog, err := openLogIn(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, done, nil
 	}

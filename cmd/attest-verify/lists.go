@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"diglim/digestlist"
 	"diglim/internal/digest"
@@ -25,6 +27,10 @@ type lists struct {
 	known  policy.Files
 	verity policy.Files // fs-verity digests, which are none of files
 }
+
+// imaHashes are the algorithms that IMA may digest files by, of those that
+// nobody has broken.
+var imaHashes = [...]digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512}
 
 type refusedList struct {
 	List  string `json:"list"`
@@ -72,19 +78,44 @@ func (l *lists) add(dir, name string, t trust) error {
 	if err != nil {
 		return err
 	}
-	// A host that uploads the list reads it, and IMA measures that. Nobody but
-	// the list itself says what it hashes to, in whichever algorithm IMA uses.
-	// A kernel that takes the list as a file measures it without the signature.
-	identities := [][]byte{b}
-	if list, _, err := modsig.Split(b); err == nil && len(list) > 0 {
-		identities = append(identities, list)
-	}
-	for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512} {
-		for _, identity := range identities {
-			l.known.Add(digest.Sum(alg, identity), policy.Source{List: name})
+	// Nobody but the list itself says what it hashes to, in whichever algorithm
+	// IMA uses.
+	for _, form := range forms(format, b) {
+		for _, alg := range imaHashes {
+			l.known.Add(digest.Sum(alg, form), policy.Source{List: name})
 		}
 	}
 	return nil
+}
+
+// forms are what IMA measures of a list on a host that uploads it: the file, for
+// the uploader reads it; without its signature, where a kernel takes the file;
+// what DIGLIM is told instead; and the compact lists that diglim-gen makes of an
+// rpm list, for kernels that read no other.
+func forms(format digestlist.Format, b []byte) [][]byte {
+	all := [][]byte{b}
+	if list, _, err := modsig.Split(b); err == nil && len(list) > 0 {
+		all = append(all, list)
+	}
+	uploads, err := digestlist.Uploads(format, b)
+	if err != nil {
+		return all // a list of another dialect, that DIGLIM takes no part of
+	}
+	add := func(d digestlist.Dialect, blocks []digestlist.Block) {
+		// An error is of digests that the dialect has no number for.
+		form, err := digestlist.AppendCompact(nil, d, digestlist.LittleEndian, blocks)
+		if err == nil && !slices.ContainsFunc(all, func(have []byte) bool { return bytes.Equal(have, form) }) {
+			all = append(all, form)
+		}
+	}
+	for _, blocks := range uploads {
+		add(digestlist.V3, blocks)
+	}
+	if format == digestlist.FormatRPM {
+		add(digestlist.V3, slices.Concat(uploads...))
+		add(digestlist.OpenEuler, slices.Concat(uploads...))
+	}
+	return all
 }
 
 func (l *lists) addRPM(name string, b []byte, t trust) error {

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"diglim/internal/cobracli"
 	"diglim/internal/durable"
+	"diglim/internal/evidence"
 
 	"github.com/spf13/cobra"
 )
@@ -29,7 +31,7 @@ and says whether it is to be believed ("check", anywhere else).
 Exit code: 0 trusted, 1 not trusted, 2 could not tell (usage, missing,
 malformed).`,
 	}
-	root.AddCommand(collectCommand(), checkCommand(), policyCommand(), explainCommand(), replayCommand())
+	root.AddCommand(collectCommand(), checkCommand(), policyCommand(), explainCommand(), replayCommand(), predictCommand())
 	return cobracli.Run(root, args, stdout, stderr)
 }
 
@@ -82,6 +84,16 @@ func decodeJSON(b []byte, v any) error {
 		return fmt.Errorf("offset %d: something follows it", d.InputOffset())
 	}
 	return nil
+}
+
+// openLogIn opens the IMA log of an evidence directory: the binary one if it is
+// there.
+func openLogIn(dir string) (log io.ReaderAt, done func() error, err error) {
+	log, done, err = openLog(filepath.Join(dir, evidence.IMAFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return openLog(filepath.Join(dir, evidence.IMATextFile))
+	}
+	return log, done, err
 }
 
 // openLog opens a log, which may be larger than memory; what is no file but a

@@ -52,7 +52,7 @@ func (l *listFlags) policy() *policy.File {
 // knownFiles reads the lists that a policy names, and makes known what they and
 // the policy itself say.
 func knownFiles(f *policy.File) (*lists, error) {
-	if len(f.Lists) == 0 && len(f.Files) == 0 {
+	if len(f.Lists) == 0 && len(f.Files) == 0 && len(f.SigningKeys) == 0 {
 		return nil, cli.Hint(errors.New("no digest lists: no file would be known"), "give their directory with --lists, or in the policy")
 	}
 	t := trust{keys: &keyring.Keyring{}, allowUnsigned: f.AllowUnsigned, allowWeak: f.AllowWeak}
@@ -72,7 +72,30 @@ func knownFiles(f *policy.File) (*lists, error) {
 	for _, r := range f.Files {
 		f.Known.Add(r.Digest, r.Source())
 	}
-	if f.Digests() == 0 {
+	for _, path := range f.SigningKeys {
+		b, err := readFile(path, maxPolicy)
+		if err != nil {
+			return nil, fmt.Errorf("signing key: %w", err)
+		}
+		signers, err := policy.ParseSigners(path, b)
+		if err != nil {
+			return nil, fmt.Errorf("signing key: %s: %w", path, err)
+		}
+		f.Signers = append(f.Signers, signers...)
+	}
+	f.IMAPolicy = map[digest.Digest]bool{}
+	for _, path := range f.IMAPolicies {
+		b, err := readFile(path, maxPolicy)
+		if err != nil {
+			return nil, fmt.Errorf("IMA policy: %w", err)
+		}
+		for _, alg := range imaHashes {
+			d := digest.Sum(alg, b)
+			f.IMAPolicy[d] = true
+			f.Known.Add(d, policy.Source{Reason: "the IMA policy that is expected"})
+		}
+	}
+	if f.Digests() == 0 && len(f.Signers) == 0 {
 		return l, cli.Hint(errors.New("lists: no list is believed"), "the lists need a signature by a key given with --keyring")
 	}
 	return l, nil
@@ -94,11 +117,10 @@ func readPolicy(path string) (*policy.File, error) {
 		}
 	}
 	there(&f.AK)
-	for i := range f.Lists {
-		there(&f.Lists[i])
-	}
-	for i := range f.Keyrings {
-		there(&f.Keyrings[i])
+	for _, paths := range [][]string{f.Lists, f.Keyrings, f.SigningKeys, f.IMAPolicies} {
+		for i := range paths {
+			there(&paths[i])
+		}
 	}
 	return f, nil
 }
@@ -182,7 +204,7 @@ func explainNamed(w io.Writer, f *policy.File) (rejects bool, err error) {
 		rejects = true
 		fmt.Fprintf(w, "%-10s every host: it is not valid on %s\n", "rejects", now.Format(time.DateOnly))
 	}
-	if len(f.Lists) == 0 && len(f.Files) == 0 || len(f.Lists) > 0 && len(f.Keyrings) == 0 && !f.AllowUnsigned {
+	if len(f.Lists)+len(f.Files)+len(f.SigningKeys) == 0 || len(f.Lists) > 0 && len(f.Keyrings) == 0 && !f.AllowUnsigned {
 		return rejects, nil // nothing is known, as Words says
 	}
 	l, err := knownFiles(f)
@@ -190,5 +212,8 @@ func explainNamed(w io.Writer, f *policy.File) (rejects bool, err error) {
 		return false, err
 	}
 	fmt.Fprintf(w, "%-10s %s, %s believed, %s refused\n", "known", cli.Plural(f.Digests(), "digest"), cli.Plural(l.Accepted, "list"), cli.Count(len(l.Refused)))
+	for _, s := range f.Signers {
+		fmt.Fprintf(w, "%-10s what is signed by %s\n", "known", cli.Text(s.Name))
+	}
 	return rejects, nil
 }

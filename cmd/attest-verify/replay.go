@@ -128,16 +128,15 @@ func (r *replay) firmwareLog(dir string) ([]byte, error) {
 	return b, err
 }
 
-func (r *replay) imaLog(dir string) (io.ReaderAt, func() error, error) {
-	path := r.ima
-	if path == "" && dir != "" {
-		path = filepath.Join(dir, evidence.IMAFile)
-	}
-	if path == "" {
+func (r *replay) imaLog(dir string) (log io.ReaderAt, done func() error, err error) {
+	switch {
+	case r.ima != "":
+		return openLog(r.ima)
+	case dir == "":
 		return nil, nil, nil
 	}
-	log, done, err := openLog(path)
-	if errors.Is(err, fs.ErrNotExist) && r.ima == "" {
+	log, done, err = openLogIn(dir)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
 	return log, done, err
@@ -172,6 +171,10 @@ func (p *replayed) firmware(bank digest.Algorithm, log []byte) error {
 // ima replays the log by the first of its layouts, which is that by which the
 // template hashes are right.
 func (p *replayed) ima(bank digest.Algorithm, log io.ReaderAt, padded bool) error {
+	log, _, err := imalog.Binary(log)
+	if err != nil {
+		return fmt.Errorf("IMA log: %w", err)
+	}
 	layouts, err := imalog.Layouts(log)
 	switch {
 	case err != nil:

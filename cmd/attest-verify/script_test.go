@@ -309,9 +309,10 @@ func TestPCRExtendedWhileQuoting(t *testing.T) {
 	}
 }
 
-// measure [-unextended] LOG PATH=FILE...: what a kernel does with files that
-// are run. A new log starts with the boot aggregate; -unextended adds to the
-// log alone.
+// measure [-unextended] LOG PATH=FILE[+ATTRIBUTE]|NAME:FILE...: what a kernel
+// does with files that are run, with or without security.ima, and with things
+// that it measures itself. A new log starts with the boot aggregate; -unextended
+// adds to the log alone.
 func cmdMeasure(ts *testscript.TestScript, _ bool, args []string) {
 	extend := args[0] != "-unextended"
 	if !extend {
@@ -331,8 +332,19 @@ func cmdMeasure(ts *testscript.TestScript, _ bool, args []string) {
 		entries = append(entries, tpmtest.NewEntry("boot_aggregate", aggregate(values)))
 	}
 	for _, arg := range args[1:] {
+		if name, file, ok := strings.Cut(arg, ":"); ok {
+			content := []byte(ts.ReadFile(file))
+			entries = append(entries, tpmtest.Entry{PCR: 10, Template: "ima-buf",
+				Fields: [][]byte{tpmtest.Tagged(digest.Sum(digest.SHA256, content)), []byte(name + "\x00"), content}})
+			continue
+		}
 		path, file, _ := strings.Cut(arg, "=")
-		entries = append(entries, tpmtest.NewEntry(path, digest.Sum(digest.SHA256, []byte(ts.ReadFile(file)))))
+		file, attribute, signed := strings.Cut(file, "+")
+		e := tpmtest.NewEntry(path, digest.Sum(digest.SHA256, []byte(ts.ReadFile(file))))
+		if signed {
+			e.Template, e.Signature = "ima-sig", []byte(ts.ReadFile(attribute))
+		}
+		entries = append(entries, e)
 	}
 	if extend {
 		for _, e := range entries {

@@ -45,10 +45,13 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	}
 	fmt.Fprintln(b)
 	packages := map[string]bool{}
-	ruled := 0
+	ruled, signed := 0, 0
 	for _, k := range a.Known {
-		if k.Sources[0].Reason != "" {
+		switch {
+		case k.Sources[0].Reason != "":
 			ruled++
+		case k.Sources[0].List == "" && k.Sources[0].Signer != "":
+			signed++
 		}
 		if p := k.Sources[0].Package; p != "" {
 			packages[p] = true
@@ -64,6 +67,9 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 	fmt.Fprintf(b, "  known     %s from %s%s", logEntries(len(a.Known)+a.Omitted.Known), least, cli.Plural(len(packages), "package"))
 	if ruled > 0 {
 		fmt.Fprintf(b, ", %s by the policy's own word", cli.Count(ruled))
+	}
+	if signed > 0 {
+		fmt.Fprintf(b, ", %s by their signature", cli.Count(signed))
 	}
 	fmt.Fprintln(b)
 	if n := len(a.Firmware); n > 0 {
@@ -82,6 +88,8 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 			switch {
 			case k.Sources[0].Reason != "":
 				from = "the policy: " + k.Sources[0].Reason
+			case from == "" && k.Sources[0].List == "":
+				from = "signed by " + k.Sources[0].Signer
 			case from == "":
 				from = "a digest list"
 			}

@@ -25,10 +25,11 @@ const (
 	add     verb = "add"
 	del     verb = "del"
 	replace verb = "replace"
+	addAll  verb = "boot" // add all or, if one fails, none
 )
 
 func (v verb) past() string {
-	return map[verb]string{add: "added", del: "deleted", replace: "replaced"}[v]
+	return map[verb]string{add: "added", del: "deleted", replace: "replaced", addAll: "added"}[v]
 }
 
 // An application is lists, and what is to be done with them.

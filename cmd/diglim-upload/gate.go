@@ -83,9 +83,6 @@ func (kernelGate) Start(m *set.Image) (openGate, error) {
 	return g, nil
 }
 
-// keyDir is where keys lie in an initramfs, by convention.
-const keyDir = "/etc/diglim/keys"
-
 // gateFlags are the flags of an application to the gate. Those that are empty
 // were not given.
 type gateFlags struct {
@@ -99,7 +96,7 @@ func (g *gateFlags) flags(f *flag.FlagSet) {
 	f.StringVar(&g.mode, "mode", "", "what becomes of files that are in no list: `log|enforce` (bpf; default: as it is, log at first)")
 	f.StringVar(&g.scope, "scope", "", "the files that enforce is for: `all|vendor|FILE` of rules (bpf; default: as it is, vendor at first)")
 	f.BoolVar(&g.lock, "lock", false, "nobody switches the gate off until reboot, root included (bpf)")
-	f.StringVar(&g.keyring, "keyring", keyDir, "`directory` of the keys that prove lists, OpenPGP and X.509 (bpf)")
+	f.StringVar(&g.keyring, "keyring", measured.KeyDir, "`directory` of the keys that prove lists, OpenPGP and X.509 (bpf)")
 	f.StringVar(&g.root, "root", "", "`directory` of the system that will be switched to: its init must be known, to enforce (bpf)")
 }
 
@@ -199,7 +196,7 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		}
 	}
 	p := prover{ring: ring, unsigned: !s.locked, measured: measuredWith(s.cmdline, string(crypto))}
-	if a.verb == add && old != nil {
+	if a.verb != replace && old != nil {
 		b.AddImage(old)
 		p.old = old
 		header.Lists = old.Header().Lists
@@ -213,6 +210,8 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		return o, refused(errors.New("no list is left, and nothing was changed"))
 	case a.verb == replace && a.failed > 0:
 		return o, refused(errors.New("a list failed, and nothing was replaced"))
+	case a.verb == addAll && a.failed > 0:
+		return o, refused(errors.New("a list failed, and nothing was added"))
 	}
 	header.Lists += uint32(p.lists - p.already)
 	image, err := b.Build(header)
@@ -308,7 +307,7 @@ func loadRing(a *application) (*trust.Ring, error) {
 	ring, err := trust.Load(a.gate.keyring, func(name string, data []byte) error {
 		return a.measure.file(measured.KeyName(name), data)
 	})
-	if errors.Is(err, fs.ErrNotExist) && a.gate.keyring == keyDir {
+	if errors.Is(err, fs.ErrNotExist) && a.gate.keyring == measured.KeyDir {
 		return &trust.Ring{}, nil
 	}
 	if err != nil {

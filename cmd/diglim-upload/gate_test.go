@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"diglim/digestlist"
+	"diglim/internal/cli"
 	"diglim/internal/cms"
 	"diglim/internal/digest"
 	"diglim/internal/kernel/gate"
@@ -34,7 +35,10 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"diglim-upload": main,
 		"with-gate": func() {
-			os.Exit(program(fileGate{"gate"}).Run(os.Args[1:], os.Stdout, os.Stderr))
+			g := fileGate{"gate"}
+			p := program(g)
+			p.Commands = append([]*cli.Command{bootCommand(g, fileMachine())}, p.Commands...)
+			os.Exit(p.Run(os.Args[1:], os.Stdout, os.Stderr))
 		},
 	})
 }

@@ -21,11 +21,12 @@ import (
 )
 
 // checkKnown says which file of those that the system cannot start or go on
-// without is not in the set: this program, PID 1, the init of the system below
-// root if that is given, and what they name as interpreter or dynamic loader.
+// without is not in the set: this program, PID 1, and what they name as
+// interpreter or dynamic loader; and if root is given, what the system below it
+// cannot start without.
 func checkKnown(m *set.Image, alg digest.Algorithm, root, cmdline string) error {
 	if !alg.Available() {
-		return fmt.Errorf("nothing here computes the digests that this kernel measures files with (ima_hash=%s)", kernelWants(cmdline, "ima_hash"))
+		return errUnmeasured(cmdline)
 	}
 	c := knownChecker{m, alg}
 	if err := c.check("/", "/proc/self/exe", "this program"); err != nil {
@@ -37,7 +38,16 @@ func checkKnown(m *set.Image, alg digest.Algorithm, root, cmdline string) error 
 	if root == "" {
 		return nil
 	}
-	return c.check(root, cmp.Or(kernelWants(cmdline, "init"), "/sbin/init"), "the init to come")
+	init := cmp.Or(kernelWants(cmdline, "init"), "/sbin/init")
+	if err := c.check(root, init, "the init to come"); err != nil {
+		return err
+	}
+	return c.checkSystem(root, init)
+}
+
+// errUnmeasured is for an algorithm that nothing here computes.
+func errUnmeasured(cmdline string) error {
+	return fmt.Errorf("nothing here computes the digests that this kernel measures files with (ima_hash=%s)", kernelWants(cmdline, "ima_hash"))
 }
 
 type knownChecker struct {
@@ -153,23 +163,4 @@ func (c knownChecker) look(f *os.File) (d digest.Digest, next string, err error)
 		return d, string(bytes.TrimRight(name, "\x00")), nil
 	}
 	return d, "", nil
-}
-
-// openInRoot opens a file as a process would that has root as its root: links
-// do not lead out of it. Of /proc/PID/exe the kernel knows better.
-func openInRoot(root, path string) (*os.File, error) {
-	if strings.HasPrefix(path, "/proc/") {
-		return os.Open(path)
-	}
-	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: root, Err: err}
-	}
-	defer unix.Close(dir)
-	fd, err := unix.Openat2(dir, path, &unix.OpenHow{
-		Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY, Resolve: unix.RESOLVE_IN_ROOT})
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), path), nil
 }

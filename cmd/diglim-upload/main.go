@@ -13,7 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, errorOutput())) }
+func main() {
+	asInit()
+	os.Exit(run(os.Args[1:], os.Stdout, errorOutput()))
+}
 
 func run(args []string, stdout, stderr io.Writer) int {
 	return program(systemGate()).Run(args, stdout, stderr)

@@ -19,6 +19,8 @@ func openGateSystem(gateway, string) (system, error) { return nil, errors.New("b
 
 func gateCommands(gateway) []*cli.Command { return nil }
 
+func asInit() {}
+
 // gateFlags are the flags of an application to the gate: none.
 type gateFlags struct{ given string }
 

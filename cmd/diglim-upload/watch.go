@@ -24,7 +24,7 @@ import (
 
 // gateCommands are the commands that only the gate has.
 func gateCommands(g gateway) []*cli.Command {
-	return []*cli.Command{applyCommand(g, replace), watchCommand(g), stopCommand(g)}
+	return []*cli.Command{applyCommand(g, replace), bootCommand(g, systemMachine()), watchCommand(g), stopCommand(g)}
 }
 
 // watched is what watching takes.

@@ -26,6 +26,7 @@ func TestCorpus(t *testing.T) {
 		dir := filepath.Join(guests, guest)
 		runs = append(runs,
 			run{dir, "quote", "ak.pub", dir + "/ima.bin"},
+			run{dir, "quote", "ak.pub", dir + "/ima.ascii"},
 			run{dir, "quote-ecc", "ake.pub", dir + "/ima.bin"}, // read before this quote
 			run{dir, "quote-ecc", "ake.pub", dir + "/stale.ima.bin"},
 			run{dir, "stale", "ak.tpm2b", dir + "/stale.ima.bin"},
@@ -88,11 +89,15 @@ func TestCorpus(t *testing.T) {
 func files(log []byte, but digest.Digest) *policy.Files {
 	var known policy.Files
 	known.Add(digest.Sum(digest.SHA256, []byte("a file of no log")), policy.Source{})
-	layouts, err := imalog.Layouts(bytes.NewReader(log))
+	r, _, err := imalog.Binary(bytes.NewReader(log))
 	if err != nil {
 		return &known
 	}
-	for e, err := range imalog.Entries(bytes.NewReader(log), layouts[0]) {
+	layouts, err := imalog.Layouts(r)
+	if err != nil {
+		return &known
+	}
+	for e, err := range imalog.Entries(r, layouts[0]) {
 		if err != nil {
 			break
 		}

@@ -128,6 +128,9 @@ var explanations = map[Code]explanation{
 		"The log has no entry about a file: IMA runs without a policy that measures.",
 		"Boot with ima_policy=tcb, or load a policy."},
 
+	TextLog: {
+		"The IMA log was read from text. What the quote covers is as good as that of a binary log, for all is hashed anew; but text cannot say everything: a name with a newline in it, or a template that is not understood, ends it.",
+		"Hand in binary_runtime_measurements, as collect does."},
 	Continued: {
 		"The log begins after the boot, and continues what was proven and judged before, by the checkpoint that was given.",
 		"Nothing has to be done. Guard the checkpoint like the key: what came before it is not judged again."},
@@ -151,11 +154,20 @@ var explanations = map[Code]explanation{
 		"An entry's template hash is not that of its data: the entry was changed after it was measured.",
 		"Treat it as tampering."},
 	UnknownTemplate: {
-		"An entry has a template that is not understood, so that nothing can be said of what was measured.",
+		"An entry has a template that is not understood, or that does not begin with the file's digest, so that nothing can be said of what was measured: no hash covers the name of a template.",
 		"Boot with ima_template=ima-ng or ima-sig."},
 	UnknownFile: {
-		"A file was measured whose digest is in no list that is believed: a file of no package, a changed one, or one of a package whose list is missing. An fs-verity digest and a file's are never taken for one another.",
+		"A file was measured whose digest is in no list that is believed: a file of no package, a changed one, or one of a package whose list is missing. An fs-verity digest and a file's are never taken for one another. A signature in the log counts if it is over that digest, by a key that a statement signing-key names.",
 		"Look what package has a file there. Add its list; if no package can have it, a statement file in the policy makes its digest known."},
+	UnknownKey: {
+		"A key was loaded into a keyring of the kernel, and is not one of the policy's: what it signed may have been taken there.",
+		"Find out who loaded it, and from where. If it belongs there, a statement signing-key makes it and all that it signs known, and a statement file the key alone."},
+	WrongIMAPolicy: {
+		"The kernel measured the IMA policy that it was given, and it is none that the statement ima-policy names: other files may be measured, or none.",
+		"Find out what was changed in the host's IMA policy, and compare it with /sys/kernel/security/ima/policy on a host that is good."},
+	NoIMAPolicy: {
+		"No proven entry has the digest of an IMA policy that the statement ima-policy names: the host runs with another one or with the built-in ones, or its policy was written into the kernel and not read from a file.",
+		"Have it loaded by its path, as systemd does, with a rule measure func=POLICY_CHECK in the policy that is there before."},
 	DeniedFile: {
 		"A file was measured that the policy denies, whoever lists it.",
 		"Update the package, for the reason that the policy gives."},

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"diglim/internal/digest"
 	"diglim/internal/policy"
@@ -50,6 +49,7 @@ type ledger struct {
 	violations int
 	aggregate  bool // a boot aggregate is among them
 	files      bool // something else is
+	policy     bool // an IMA policy that is expected is
 }
 
 func (l *ledger) add(m ledger) {
@@ -63,6 +63,7 @@ func (l *ledger) add(m ledger) {
 	l.violations += m.violations
 	l.aggregate = l.aggregate || m.aggregate
 	l.files = l.files || m.files
+	l.policy = l.policy || m.policy
 }
 
 // join is append, but for the one that is empty.
@@ -77,8 +78,15 @@ func join[T any](a, b []T) []T {
 // the way that arrives at the quoted value is the right one.
 func (j *judge) ima(log io.ReaderAt) {
 	var layouts []imalog.Layout
+	var text bool
 	var err error
 	if log != nil {
+		log, text, err = imalog.Binary(log)
+	}
+	if text {
+		j.find(Finding{Code: TextLog, Leaves: Trusted, Why: "the log was read from text, which has lost some names and numbers; the binary one has all"})
+	}
+	if log != nil && err == nil {
 		layouts, err = imalog.Layouts(log)
 	}
 	switch {
@@ -235,112 +243,6 @@ func (r *reading) arrives() bool {
 	return ok
 }
 
-// entry judges one entry, which is about a known file or not. Whether it is
-// proven is open yet.
-func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
-	found := func(code Code, leaves Outcome, expected digest.Digest, why string) {
-		c.open.worst = min(c.open.worst, leaves)
-		if !r.keep(len(e.Path) + len(why)) {
-			c.open.omitted.Findings++
-			if code == UnknownFile {
-				c.open.omitted.Unproven++
-			}
-			return
-		}
-		c.open.findings = append(c.open.findings, Finding{Code: code, Leaves: leaves, Entry: e.Number,
-			Path: Path(e.Path), Digest: e.Digest, Expected: expected, Why: why})
-	}
-	none := digest.Digest{}
-	understood := e.Known && !e.Digest.IsZero() && len(e.Path) > 0
-	if !understood {
-		found(UnknownTemplate, CouldNotTell, none, fmt.Sprintf("template %s is not understood", e.Template))
-	}
-	if e.Violation {
-		leaves := NotTrusted
-		if r.policy.ReportViolations {
-			leaves = Trusted
-		}
-		c.open.violations++
-		found(Violation, leaves, none, "the file was written while it was measured; no PCR covers the path")
-		if understood && e.Digest != imalog.Zero(e.Digest.Algorithm()) {
-			c.forged = true
-			found(ViolationData, NotTrusted, none, "a violation has no digest, this one was given one")
-		}
-		return
-	}
-	if !e.Authentic() {
-		c.forged = true
-		found(WrongHash, NotTrusted, e.Sum(e.Hash.Algorithm()), "the template hash is not that of the template data")
-	}
-	if !understood {
-		return
-	}
-	if isAggregate(e) {
-		c.open.aggregate = true
-		switch want, ok := r.bootAggregate(e.Digest.Algorithm()); {
-		case r.pcrs == nil: // the quote's finding says it all
-		case !ok:
-			found(NoAggregatePCRs, CouldNotTell, none, fmt.Sprintf("the PCRs that it was made of are not quoted in the %s bank", e.Digest.Algorithm()))
-		case want != e.Digest:
-			found(WrongAggregate, NotTrusted, want, "the quoted PCRs make another boot aggregate")
-		}
-		return
-	}
-	c.open.files = true
-	if reason, denied := r.policy.Denied[e.Digest]; denied {
-		found(DeniedFile, NotTrusted, none, "denied by the policy: "+reason)
-	}
-	if !known {
-		leaves := NotTrusted
-		if r.policy.ReportUnknown {
-			leaves = Trusted
-		}
-		found(UnknownFile, leaves, none, unknown(e))
-		return
-	}
-	// Most of a large log finds no room, and its sources are not asked for.
-	files := &r.policy.Known
-	if e.Verity {
-		files = &r.policy.Verity
-	}
-	var sources []policy.Source
-	if r.room(len(e.Path) + sourceSize) {
-		sources = files.Some(e.Digest, e.Path, MaxSources)
-	}
-	if len(sources) == 0 || !r.keep(len(e.Path)+len(sources)*sourceSize) {
-		c.open.omitted.Known++
-		return
-	}
-	c.open.measured = append(c.open.measured, Measured{e.Number, Path(e.Path), e.Digest, sources})
-}
-
-// unknown says what is known of an unknown file. A signature in the log makes
-// none known.
-func unknown(e *imalog.Entry) string {
-	why := "in no list"
-	if e.Verity {
-		why = "its fs-verity digest is in no list of such digests"
-	}
-	if e.Template == "ima-buf" && isListEvent(string(e.Path)) {
-		why = "it is called a digest list that a kernel was asked to take or drop, and is none that is believed; refused ones are logged too"
-	}
-	if len(e.Signature) == 0 {
-		return why
-	}
-	if s, err := imalog.ParseSignature(e.Signature); err == nil {
-		why += fmt.Sprintf("; its %s signature says that it is by key %08x", s.Kind, s.KeyID)
-	}
-	return why
-}
-
-// isListEvent reports whether DIGLIM calls what it measures so (critical data,
-// security/integrity/diglim/fs.c).
-func isListEvent(name string) bool {
-	return slices.ContainsFunc([]string{"add_file_", "add_buffer_", "del_file_", "del_buffer_"}, func(prefix string) bool {
-		return strings.HasPrefix(name, prefix)
-	})
-}
-
 // What a finding, a measured file, and one of its sources take at most, in
 // bytes, besides the text in them.
 const (
@@ -381,7 +283,7 @@ func (r *reading) report() {
 		for _, f := range c.open.findings {
 			f.Leaves, f.Unproven = Trusted, true // it decides nothing
 			findings = append(findings, f)
-			if f.Code == UnknownFile {
+			if f.Code.unknown() {
 				v.Unproven = append(v.Unproven, Measured{f.Entry, f.Path, f.Digest, []policy.Source{}})
 			}
 		}
@@ -416,6 +318,9 @@ func (r *reading) report() {
 	}
 	if !c.proven.files {
 		r.find(Finding{Code: NothingMeasured, Leaves: CouldNotTell, Why: "no proven entry is about a file: IMA has no policy that measures"})
+	}
+	if len(r.policy.IMAPolicy) > 0 && !c.proven.policy {
+		r.find(Finding{Code: NoIMAPolicy, Leaves: CouldNotTell, Why: "no proven entry has an IMA policy that is expected"})
 	}
 }
 
@@ -492,30 +397,4 @@ func (c *chain) state(first, arrives bool, last *Checkpoint) LogState {
 		return Trimmed
 	}
 	return BehindQuote
-}
-
-// isAggregate reports whether an entry is IMA's first, about the boot. A file
-// that is called so is judged like it, and has the wrong digest.
-func isAggregate(e *imalog.Entry) bool { return string(e.Path) == "boot_aggregate" }
-
-// bootAggregate is the hash over the quoted PCRs 0 to 9 of the bank with the
-// same algorithm, for SHA-1 over 0 to 7 (ima_crypto.c,
-// ima_calc_boot_aggregate_tfm). It is false if one of them is not quoted.
-func (j *judge) bootAggregate(alg digest.Algorithm) (digest.Digest, bool) {
-	n := 10
-	if alg == digest.SHA1 {
-		n = 8
-	}
-	if !alg.Available() {
-		return digest.Digest{}, false
-	}
-	h := alg.Hash()
-	for i := range n {
-		value, ok := j.pcrs.Value(alg, i)
-		if !ok {
-			return digest.Digest{}, false
-		}
-		h.Write(value.Bytes())
-	}
-	return digest.Of(alg, h), true
 }

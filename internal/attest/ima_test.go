@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -53,6 +54,43 @@ func TestLayouts(t *testing.T) {
 	}
 	h.change = nil
 	expect(t, "begins with a violation", h.judge(t), attest.Trusted, attest.Violation)
+}
+
+// A log in text proves what a binary one does, by hashes that are made anew.
+func TestLogInText(t *testing.T) {
+	for _, width := range []digest.Algorithm{digest.SHA1, digest.SHA256} {
+		h := honest(t)
+		h.change = func(e *attest.Evidence) { e.IMALog = strings.NewReader(tpmtest.Text(width, h.log...)) }
+		v := h.judge(t)
+		expect(t, "text", v, attest.Trusted, attest.TextLog)
+		binary := honest(t).judge(t)
+		v.Findings = binary.Findings
+		if !reflect.DeepEqual(v, binary) {
+			t.Errorf("%+v\n%+v", v, binary)
+		}
+		good := tpmtest.Text(width, h.log...)
+		for name, c := range map[string]struct {
+			text string
+			code attest.Code
+		}{
+			"path":      {strings.Replace(good, "/usr/bin/bash", "/usr/bin/evil", 1), attest.WrongHash},
+			"digest":    {strings.Replace(good, file("bash").Hex(), file("sshd").Hex(), 1), attest.WrongHash},
+			"one less":  {strings.Replace(good, strings.SplitAfter(good, "\n")[2], "", 1), attest.DoesNotReplay},
+			"cut":       {good[:len(good)/4], attest.Malformed},
+			"not a log": {"10 green bottles\n", attest.Malformed},
+		} {
+			h.change = func(e *attest.Evidence) { e.IMALog = strings.NewReader(c.text) }
+			if v := h.judge(t); v.Outcome == attest.Trusted || !has(v, c.code) || !has(v, attest.TextLog) {
+				t.Errorf("%s: %v %+v", name, v.Outcome, v.Findings)
+			}
+		}
+	}
+	// A name with a newline is lost in text, and so is what comes after.
+	h := honest(t)
+	h.log = slices.Clone(h.log)
+	h.log[5].Path = "/a\nb"
+	h.change = func(e *attest.Evidence) { e.IMALog = strings.NewReader(tpmtest.Text(digest.SHA1, h.log...)) }
+	expect(t, "a newline", h.judge(t), attest.CouldNotTell, attest.TextLog, attest.Malformed)
 }
 
 // What an old kernel extends is no proof, unless the policy says so.
@@ -183,6 +221,41 @@ func TestMeasuredLists(t *testing.T) {
 	}
 }
 
+// Kernels with digest lists measure to a PCR of their own: openEuler's the lists
+// by their path, with security.ima; the digest cache's with an appended
+// signature as well. Then only files that no list has follow.
+func TestMeasuredListsOnTheirPCR(t *testing.T) {
+	for pcr, list := range map[int]tpmtest.Entry{
+		11: {Template: "ima-sig", Digest: file("a list"), Path: "/etc/ima/digest_lists/0-file_list-compact-x", Signature: []byte{3, 2, 4, 1, 2, 3, 4, 0, 1, 9}},
+		12: {Template: "ima-modsig", Fields: [][]byte{tpmtest.Tagged(file("a list")), []byte("/etc/digest_lists/rpm-x\x00"), nil, tpmtest.Tagged(file("its payload")), []byte("pkcs7")}},
+	} {
+		for _, c := range []struct {
+			name  string
+			known []string
+			more  []tpmtest.Entry
+			want  attest.Outcome
+			codes []attest.Code
+		}{
+			{"known", []string{"a list"}, nil, attest.Trusted, nil},
+			{"unknown", nil, nil, attest.NotTrusted, []attest.Code{attest.UnknownFile}},
+			{"known without what was appended", []string{"its payload"}, nil, attest.NotTrusted, []attest.Code{attest.UnknownFile}},
+			{"a file after it", []string{"a list"}, []tpmtest.Entry{tpmtest.NewEntry("/usr/bin/evil", file("evil"))}, attest.NotTrusted, []attest.Code{attest.UnknownFile}},
+		} {
+			h := honest(t)
+			h.policy.PCR, h.pcrs = pcr, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, pcr}
+			for _, name := range c.known {
+				h.policy.Known.Add(file(name), policy.Source{List: "x"})
+			}
+			h.log = slices.Concat(h.log[:1], []tpmtest.Entry{list}, c.more)
+			for i := range h.log {
+				h.log[i].PCR = pcr
+			}
+			h.real = h.log
+			expect(t, fmt.Sprint(c.name, pcr), h.judge(t), c.want, c.codes...)
+		}
+	}
+}
+
 // Row 41: names are bytes, and no name makes an entry another.
 func TestAttack41NameTricks(t *testing.T) {
 	for _, path := range []string{"/usr/bin/bash (deleted)", "/tmp/a\nb", "/tmp/\x1b[2J", "/tmp/\xff\xfe", "memfd:kernel", " ", "|",
@@ -243,8 +316,8 @@ func TestAttack42PathsVouchForNothing(t *testing.T) {
 	}
 }
 
-// Row 43: no signature in the log makes a file known, of whatever kind and
-// version, by whatever key id.
+// Row 43: without a key in the policy no signature in the log makes a file
+// known, of whatever kind and version, by whatever key id.
 func TestAttack43SignaturesVouchForNothing(t *testing.T) {
 	d, path := tpmtest.Tagged(file("evil")), []byte("/usr/bin/evil\x00")
 	for _, kind := range []byte{1, 2, 3, 4, 5, 6} {
@@ -261,7 +334,7 @@ func TestAttack43SignaturesVouchForNothing(t *testing.T) {
 				h.add(tpmtest.Entry{PCR: 10, Template: template, Fields: fields, Path: "/usr/bin/evil"})
 				v := h.judge(t)
 				expect(t, template, v, attest.NotTrusted, attest.UnknownFile)
-				if f := v.Findings[0]; strings.Contains(f.Why, "by key 105ef944") != ((kind == 3 || kind == 5 || kind == 6) && version > 1 && strings.HasPrefix(template, "ima-") && template != "ima-buf") {
+				if f := v.Findings[0]; strings.Contains(f.Why, "by key 105ef944") != ((kind == 3 || kind == 5 || kind == 6) && version > 1 && template != "ima-buf") {
 					t.Errorf("%s: %s", template, f.Why)
 				}
 			}
@@ -292,6 +365,31 @@ func TestAttack46TemplatesThatSayTooLittle(t *testing.T) {
 		h.add(tpmtest.Entry{PCR: 10, Template: template, Fields: fields})
 		expect(t, template, h.judge(t), attest.CouldNotTell, attest.UnknownTemplate)
 	}
+}
+
+// No hash covers a template's name: no other one makes another field the digest.
+func TestAttack31TemplateIsCalledAnother(t *testing.T) {
+	d, known, path := tpmtest.Tagged(file("evil")), tpmtest.Tagged(file("bash")), []byte("/usr/bin/evil\x00")
+	for _, c := range []struct {
+		template, called string
+		fields           [][]byte
+	}{
+		{"ima-buf", "buf|n-ng|d-ng", [][]byte{d, path, known}},
+		{"ima-modsig", "buf|n-ng|sig|d-ng|modsig", [][]byte{d, path, nil, known, []byte("pkcs7")}},
+		{"ima-modsig", "d-modsig|n-ng|sig|d-ng|modsig", [][]byte{d, path, nil, known, []byte("pkcs7")}},
+		{"evm-sig", "buf|n-ng|evmsig|xattrnames|modsig|d-ng|iuid|igid|imode",
+			[][]byte{d, path, nil, nil, nil, known, make([]byte, 4), make([]byte, 4), make([]byte, 2)}},
+	} {
+		h := honest(t)
+		h.add(tpmtest.Entry{PCR: 10, Template: c.template, Fields: c.fields})
+		expect(t, c.template, h.judge(t), attest.NotTrusted, attest.UnknownFile)
+		h.log = slices.Clone(h.log)
+		h.log[5].Template = c.called
+		expect(t, c.called, h.judge(t), attest.CouldNotTell, attest.UnknownTemplate)
+	}
+	h := honest(t)
+	h.add(tpmtest.Entry{PCR: 10, Template: "d-ng|n-ng|iuid", Fields: [][]byte{known, path, make([]byte, 4)}})
+	expect(t, "a format of somebody's own", h.judge(t), attest.Trusted)
 }
 
 // grown is the same host later: it measured n more files, and its log, read
@@ -505,4 +603,56 @@ func TestBootAggregateOfEveryHash(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The IMA policy that a host was given is one that is expected, or it is not
+// trusted.
+func TestIMAPolicy(t *testing.T) {
+	text, other := []byte("measure func=BPRM_CHECK\n"), []byte("dont_measure\n")
+	event := func(name string, content []byte) tpmtest.Entry {
+		return tpmtest.Entry{PCR: 10, Template: "ima-buf", Path: name,
+			Fields: [][]byte{tpmtest.Tagged(file(string(content))), []byte(name + "\x00"), content}}
+	}
+	read := func(content []byte) tpmtest.Entry {
+		return tpmtest.NewEntry("/etc/ima/ima-policy", file(string(content)))
+	}
+	listed := tpmtest.NewEntry("/etc/ima/ima-policy", file("bash"))
+	for _, c := range []struct {
+		name    string
+		entries []tpmtest.Entry
+		want    attest.Outcome
+		codes   []attest.Code
+	}{
+		{"read", []tpmtest.Entry{read(text)}, attest.Trusted, nil},
+		{"measured by the kernel", []tpmtest.Entry{event("ima_policy_loaded", text)}, attest.Trusted, nil},
+		{"both", []tpmtest.Entry{read(text), event("ima_policy_loaded", text)}, attest.Trusted, nil},
+		{"none", nil, attest.CouldNotTell, []attest.Code{attest.NoIMAPolicy}},
+		{"another read", []tpmtest.Entry{read(other)}, attest.NotTrusted, []attest.Code{attest.UnknownFile, attest.NoIMAPolicy}},
+		{"a known file read", []tpmtest.Entry{listed}, attest.CouldNotTell, []attest.Code{attest.NoIMAPolicy}},
+		{"another measured by the kernel", []tpmtest.Entry{event("ima_policy_loaded", other)}, attest.NotTrusted, []attest.Code{attest.WrongIMAPolicy, attest.NoIMAPolicy}},
+		{"a known file measured by the kernel", []tpmtest.Entry{read(text), event("ima_policy_loaded", []byte("bash"))}, attest.NotTrusted, []attest.Code{attest.WrongIMAPolicy}},
+		{"and then another", []tpmtest.Entry{event("ima_policy_loaded", text), event("ima_policy_loaded", other)}, attest.NotTrusted, []attest.Code{attest.WrongIMAPolicy}},
+		{"as fs-verity", []tpmtest.Entry{{PCR: 10, Template: "ima-ngv2", Fields: [][]byte{append([]byte("verity:"), tpmtest.Tagged(file(string(text)))...), []byte("/p\x00")}}},
+			attest.NotTrusted, []attest.Code{attest.UnknownFile, attest.NoIMAPolicy}},
+		{"on another PCR", []tpmtest.Entry{{PCR: 9, Template: "ima-ng", Digest: file(string(text)), Path: "/p"}}, attest.NotTrusted,
+			[]attest.Code{attest.SecondPCR, attest.DoesNotReplay, attest.NoIMAPolicy}},
+	} {
+		h := honest(t)
+		h.policy.Known.Add(file(string(text)), policy.Source{Reason: "expected"})
+		h.policy.IMAPolicy = map[digest.Digest]bool{file(string(text)): true}
+		for _, e := range c.entries {
+			h.add(e)
+		}
+		expect(t, c.name, h.judge(t), c.want, c.codes...)
+	}
+	// After the quote it proves nothing.
+	h := honest(t)
+	h.policy.Known.Add(file(string(text)), policy.Source{Reason: "expected"})
+	h.policy.IMAPolicy = map[digest.Digest]bool{file(string(text)): true}
+	h.log = append(slices.Clone(h.log), read(text))
+	expect(t, "unproven", h.judge(t), attest.CouldNotTell, attest.NoIMAPolicy)
+	// What a policy does not ask for is as unknown as any buffer.
+	h = honest(t)
+	h.add(event("ima_policy_loaded", text))
+	expect(t, "not asked for", h.judge(t), attest.NotTrusted, attest.UnknownFile)
 }

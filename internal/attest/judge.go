@@ -22,7 +22,8 @@ type Evidence struct {
 
 	// IMALog is binary_runtime_measurements, of any bank. It may be larger than
 	// memory: what is judged of it is judged in the one reading that proves it,
-	// so that nothing depends on its being the same when it is read again.
+	// so that nothing depends on its being the same when it is read again. It may
+	// also be ascii_runtime_measurements, of at most imalog.MaxText bytes.
 	IMALog io.ReaderAt
 
 	Firmware []byte // binary_bios_measurements; wanted only by a policy that names PCRs of it

@@ -170,6 +170,8 @@ const (
 	SecondPCR       Code = "entries-on-another-pcr"
 	NoAggregate     Code = "boot-aggregate-missing"
 	NothingMeasured Code = "nothing-measured"
+	NoIMAPolicy     Code = "ima-policy-missing"
+	TextLog         Code = "log-in-text"
 	PaddedSHA1      Code = "padded-sha1"
 	Continued       Code = "log-continued"
 	NotProgressed   Code = "tail-still-unproven"
@@ -194,10 +196,15 @@ const (
 	WrongHash       Code = "template-hash-differs"
 	UnknownTemplate Code = "unknown-template"
 	UnknownFile     Code = "unknown-file"
+	UnknownKey      Code = "unknown-key"
+	WrongIMAPolicy  Code = "ima-policy-differs"
 	DeniedFile      Code = "denied-file"
 	Violation       Code = "violation"
 	ViolationData   Code = "violation-with-data"
 )
+
+// unknown reports whether it is about something that nobody vouches for.
+func (c Code) unknown() bool { return c == UnknownFile || c == UnknownKey }
 
 // A Path is a file's path as the kernel wrote it: any bytes.
 type Path string

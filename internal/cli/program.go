@@ -49,7 +49,7 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 		if c.Name != name {
 			continue
 		}
-		rest, err := parseFlags(c.Flags, args)
+		rest, err := ParseFlags(c.Flags, args)
 		switch {
 		case errors.Is(err, flag.ErrHelp):
 			return Finish(c.help(p.Name, stdout), stderr)
@@ -66,9 +66,9 @@ func (p *Program) Run(args []string, stdout, stderr io.Writer) int {
 	return Finish(Hint(fmt.Errorf("command %q is not known", name), "%s --help", p.Name), stderr)
 }
 
-// parseFlags sets flags, and returns the arguments that are none. The standard
+// ParseFlags sets flags, and returns the arguments that are none. The standard
 // library's Parse ends at the first of those.
-func parseFlags(flags *flag.FlagSet, args []string) (rest []string, err error) {
+func ParseFlags(flags *flag.FlagSet, args []string) (rest []string, err error) {
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]

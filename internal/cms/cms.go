@@ -91,6 +91,23 @@ func Sign(content []byte, key crypto.Signer, cert *x509.Certificate, hash crypto
 // neither their issuers nor their dates are looked at, since nothing says when
 // the signature was made. The error wraps one of the Err values above.
 func Verify(content, sig []byte, trusted []*x509.Certificate) (*x509.Certificate, error) {
+	p, err := parse(sig)
+	if err != nil {
+		return nil, err
+	}
+	p.Content, p.Certificates = content, trusted
+	cert := p.GetOnlySigner()
+	if cert == nil {
+		return nil, fmt.Errorf("%w, serial number %x", ErrUnknownCert, p.Signers[0].IssuerAndSerialNumber.SerialNumber)
+	}
+	if err := p.Verify(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBad, err)
+	}
+	return cert, nil
+}
+
+// parse reads a signature that Sign could have made.
+func parse(sig []byte) (*pkcs7.PKCS7, error) {
 	if len(sig) > maxSignature {
 		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", ErrMalformed, len(sig), maxSignature)
 	}
@@ -115,15 +132,24 @@ func Verify(content, sig []byte, trusted []*x509.Certificate) (*x509.Certificate
 		return nil, fmt.Errorf("%w: signature algorithm %s over hash %s", ErrMalformed,
 			p.Signers[0].DigestEncryptionAlgorithm.Algorithm, p.Signers[0].DigestAlgorithm.Algorithm)
 	}
-	p.Content, p.Certificates = content, trusted
-	cert := p.GetOnlySigner()
-	if cert == nil {
-		return nil, fmt.Errorf("%w, serial number %x", ErrUnknownCert, p.Signers[0].IssuerAndSerialNumber.SerialNumber)
+	return p, nil
+}
+
+// Value returns the hash that a signature is over the digest of, and the
+// signature itself as its key made it, for who has the digest of the content
+// and not the content. Who made it stands in it and is not looked at. The error
+// is ErrMalformed.
+func Value(sig []byte) (crypto.Hash, []byte, error) {
+	p, err := parse(sig)
+	if err != nil {
+		return 0, nil, err
 	}
-	if err := p.Verify(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBad, err)
+	for hash, alg := range algorithms {
+		if p.Signers[0].DigestAlgorithm.Algorithm.Equal(alg.hash) {
+			return hash, p.Signers[0].EncryptedDigest, nil
+		}
 	}
-	return cert, nil
+	return 0, nil, ErrMalformed // parse allows no other
 }
 
 // allowed reports whether Sign would have signed so. The library would also

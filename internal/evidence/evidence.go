@@ -33,6 +33,7 @@ const (
 	AKPEMFile     = "ak.pem"     // the same key
 	NonceFile     = "nonce.hex"  // what the quote answers
 	IMAFile       = "ima.bin"    // binary_runtime_measurements
+	IMATextFile   = "ima.ascii"  // ascii_runtime_measurements, where there is no IMAFile
 	FirmwareFile  = "bios.bin"   // binary_bios_measurements
 )
 
@@ -94,8 +95,10 @@ func Parse(b []byte) (*Bundle, error) {
 // than those above are ignored.
 func FromFiles(files map[string][]byte) *Bundle {
 	b := &Bundle{Format: "directory", AK: files[AKFile], Firmware: files[FirmwareFile]}
-	if log := files[IMAFile]; len(log) > 0 {
-		b.IMALog = bytes.NewReader(log)
+	for _, name := range []string{IMATextFile, IMAFile} {
+		if log := files[name]; len(log) > 0 {
+			b.IMALog = bytes.NewReader(log)
+		}
 	}
 	b.Quotes = []Quote{{Attest(files[QuoteFile]), Signature(files[SignatureFile]), files[PCRsFile]}}
 	return b
@@ -166,7 +169,7 @@ func parseTar(b []byte) (*Bundle, error) {
 
 func known(name string) bool {
 	switch name {
-	case QuoteFile, SignatureFile, PCRsFile, AKFile, AKPEMFile, NonceFile, IMAFile, FirmwareFile:
+	case QuoteFile, SignatureFile, PCRsFile, AKFile, AKPEMFile, NonceFile, IMAFile, IMATextFile, FirmwareFile:
 		return true
 	}
 	return false

@@ -280,3 +280,21 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Of two logs the binary one is evidence.
+func TestLogInText(t *testing.T) {
+	for _, c := range []struct {
+		files map[string][]byte
+		want  string
+	}{
+		{map[string][]byte{evidence.IMAFile: []byte("binary"), evidence.IMATextFile: []byte("text")}, "binary"},
+		{map[string][]byte{evidence.IMATextFile: []byte("text")}, "text"},
+		{map[string][]byte{evidence.IMAFile: {}, evidence.IMATextFile: []byte("text")}, "text"},
+	} {
+		got := make([]byte, 10)
+		n, _ := evidence.FromFiles(c.files).IMALog.ReadAt(got, 0)
+		if string(got[:n]) != c.want {
+			t.Errorf("%q, want %q", got[:n], c.want)
+		}
+	}
+}

@@ -34,6 +34,8 @@ type File struct {
 	AK            string   // of the host's attestation key
 	Lists         []string // directories of digest lists
 	Keyrings      []string // files and directories of the keys that sign them
+	SigningKeys   []string // files of the keys that sign files
+	IMAPolicies   []string // files
 	AllowUnsigned bool     // believe lists that nobody signed
 	AllowWeak     bool     // believe signatures over MD5 and SHA-1
 	Files         []Rule   // known besides what the lists say
@@ -160,6 +162,8 @@ var statements = map[string]statement{
 	"ak":              {"FILE", 1, 1, true, func(f *File, args []word) error { return readPath(&f.AK, args[0]) }},
 	"lists":           {"DIRECTORY", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.Lists, args[0]) }},
 	"keyring":         {"FILE|DIRECTORY", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.Keyrings, args[0]) }},
+	"signing-key":     {"FILE", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.SigningKeys, args[0]) }},
+	"ima-policy":      {"FILE", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.IMAPolicies, args[0]) }},
 	"quoted":          {"BANK:PCRS", 1, 1, false, func(f *File, args []word) error { return appendPCRs(&f.Quoted, args[0]) }},
 	"extended":        {"BANK:PCRS", 1, 1, false, func(f *File, args []word) error { return appendPCRs(&f.Extended, args[0]) }},
 	"pcr":             {`BANK:PCR HEX... ["REASON"]`, 2, 0, false, readExpectation},

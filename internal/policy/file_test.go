@@ -32,6 +32,9 @@ lists lists
 lists "more lists"
 keyring /etc/pki/rpm-gpg
 keyring "a \"key\".gpg"
+signing-key keys/ima.pem
+signing-key "keys/more ima.der"
+ima-policy ima.conf
 unsigned-lists accept
 weak-signatures accept
 quoted sha256:0-7,10
@@ -84,6 +87,8 @@ func TestParseFile(t *testing.T) {
 		AK:            "keys/web-1.pub",
 		Lists:         []string{"lists", "more lists"},
 		Keyrings:      []string{"/etc/pki/rpm-gpg", `a "key".gpg`},
+		SigningKeys:   []string{"keys/ima.pem", "keys/more ima.der"},
+		IMAPolicies:   []string{"ima.conf"},
 		AllowUnsigned: true,
 		AllowWeak:     true,
 		Files:         []policy.Rule{{Digest: a, Reason: "an initramfs script # of this host"}, {Digest: b, Path: "/run/a b", Reason: "generated at boot"}},
@@ -186,7 +191,7 @@ func TestBadFiles(t *testing.T) {
 		keyword, _, _ := strings.Cut(line, " ")
 		bad[fmt.Sprintf("line %d without words", i+2)] = strings.Join(lines[:i+1], "") + keyword + "\n"
 		bad[fmt.Sprintf("line %d with five words more", i+2)] = strings.Join(lines[:i+1], "") + strings.TrimRight(strings.SplitN(line, "   ", 2)[0], "\n") + " x x x x x\n"
-		if !slices.Contains([]string{"lists", "keyring", "quoted", "extended", "file", "deny", "pcr"}, keyword) {
+		if !slices.Contains([]string{"lists", "keyring", "signing-key", "ima-policy", "quoted", "extended", "file", "deny", "pcr"}, keyword) {
 			bad[fmt.Sprintf("line %d twice", i+2)] = full + line
 		}
 	}

@@ -24,6 +24,15 @@ type Policy struct {
 	// set apart: such a digest is of a descriptor, and nobody's content.
 	Verity Files
 
+	// Signers are the keys whose signatures in the log make files known. There is
+	// nothing between all that a key ever signed and nothing of it: old versions
+	// are known too, unless they are denied.
+	Signers []*Signer
+
+	// IMAPolicy are the digests of the IMA policies that are expected, of each in
+	// several algorithms. If it is not empty, the log has to prove one of them.
+	IMAPolicy map[digest.Digest]bool
+
 	// Denied are digests that no list makes good, with the reason.
 	Denied map[digest.Digest]string
 	// Firmware are the PCRs whose quoted values the firmware's log has to
@@ -90,9 +99,9 @@ const SecureBootPCR = 7
 
 // Rejects reports whether p can trust no host at all: there is none, it has
 // no bank or a PCR that no host has, it wants Secure Boot and not what proves
-// it, or it knows no file.
+// it, or it knows no file and no key that signs files.
 func (p *Policy) Rejects() bool {
-	if p == nil || !p.Bank.Available() || p.Digests() == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) {
+	if p == nil || !p.Bank.Available() || p.Digests() == 0 && len(p.Signers) == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) {
 		return true
 	}
 	none := func(pcr int) bool { return pcr < 0 || pcr >= tpm.PCRCount }
@@ -105,7 +114,7 @@ type Source struct {
 	Package string `json:"package,omitempty"` // none if the file is the list itself
 	List    string `json:"list,omitempty"`    // file name of the digest list
 	Path    string `json:"path,omitempty"`    // of the file in the package
-	Signer  string `json:"signer,omitempty"`
-	Reason  string `json:"reason,omitempty"` // that the policy gives for a file of no package
-	There   bool   `json:"-"`                // known at Path only
+	Signer  string `json:"signer,omitempty"`  // of the list, or without one of the file itself
+	Reason  string `json:"reason,omitempty"`  // that the policy gives for a file of no package
+	There   bool   `json:"-"`                 // known at Path only
 }

@@ -62,8 +62,8 @@ func (f *File) Words() []Clause {
 		say("lists", "files in the digest lists in %q", dir)
 	}
 	switch {
-	case len(f.Lists) == 0 && len(f.Files) == 0:
-		say("rejects", "every host: no statement \"lists\" or \"file\" makes a file known")
+	case len(f.Lists) == 0 && len(f.Files) == 0 && len(f.SigningKeys) == 0:
+		say("rejects", "every host: no statement \"lists\", \"file\" or \"signing-key\" makes a file known")
 	case len(f.Lists) > 0 && len(f.Keyrings) > 0:
 		say("signers", "the keys in %s", quoted(f.Keyrings))
 	case len(f.Lists) > 0 && !f.AllowUnsigned:
@@ -74,6 +74,9 @@ func (f *File) Words() []Clause {
 	}
 	if f.AllowWeak {
 		caution("signers", "signatures over MD5 and SHA-1 are believed")
+	}
+	for _, path := range f.SigningKeys {
+		caution("signed", "every file that the keys in %q ever signed is known, in versions of any age, where IMA logs the signature", path)
 	}
 	for _, r := range f.Files {
 		if r.Path != "" {
@@ -94,6 +97,9 @@ func (f *File) Words() []Clause {
 		caution("violation", "a file written while it was measured is reported, and the host trusted all the same")
 	} else {
 		say("violation", "a file written while it was measured is a reason for distrust")
+	}
+	if len(f.IMAPolicies) > 0 {
+		say("measures", "by the IMA policy in %s: the log has to prove that such a file was read", quoted(f.IMAPolicies))
 	}
 	if f.ReportPadded {
 		caution("padded", "PCRs of a kernel before 5.8, as strong as SHA-1, are reported, and the host trusted all the same")

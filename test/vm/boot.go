@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +23,7 @@ type Machine struct {
 	Disk    string // from WriteDisk; the guest writes to it
 	Cmdline string // for the kernel, besides the console
 	TPM     bool   // a new TPM 2.0 with SHA-1 and SHA-256 banks
+	State   string // directory of a TPM from NewTPM, which the machine has instead and leaves off
 
 	// SecureBoot starts the kernel by a UEFI firmware that runs only what its
 	// test key has signed, and hands the key on to the kernel. Kernels then
@@ -65,6 +65,23 @@ func (r Result) KernelLog() (string, error) {
 // Disk + ".console", the results to Disk + ".out". Whatever happens, no process
 // is left when it returns. An error quotes the end of the console.
 func Boot(ctx context.Context, m Machine) (Result, error) {
+	text, err := Console(ctx, m)
+	r := Result{Console: text, Out: m.Disk + ".out"}
+	if err == nil {
+		err = readOut(ctx, m.Disk, r.Out)
+	}
+	if err == nil {
+		_, err = os.Stat(filepath.Join(r.Out, plan.Finished))
+	}
+	if err != nil {
+		return r, fmt.Errorf("guest on %s: %w\nconsole:\n%s", m.Kernel.Release, err, tail(r.Console, 25))
+	}
+	return r, nil
+}
+
+// Console is Boot for a guest that leaves no results but what it writes to its
+// console, which it returns.
+func Console(ctx context.Context, m Machine) (string, error) {
 	// The child processes are to die with this thread, so it must not end
 	// before them.
 	runtime.LockOSThread()
@@ -72,24 +89,14 @@ func Boot(ctx context.Context, m Machine) (Result, error) {
 
 	console := m.Disk + ".console"
 	if err := os.Remove(console); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Result{}, err
+		return "", err
 	}
 	bootErr := boot(ctx, m, console)
 	text, err := os.ReadFile(console)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Result{}, err
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	r := Result{Console: string(text), Out: m.Disk + ".out"}
-	if bootErr == nil {
-		bootErr = readOut(ctx, m.Disk, r.Out)
-	}
-	if bootErr == nil {
-		_, bootErr = os.Stat(filepath.Join(r.Out, plan.Finished))
-	}
-	if bootErr != nil {
-		return r, fmt.Errorf("guest on %s: %w\nconsole:\n%s", m.Kernel.Release, bootErr, tail(r.Console, 25))
-	}
-	return r, nil
+	return string(text), errors.Join(bootErr, err)
 }
 
 func boot(ctx context.Context, m Machine, console string) error {
@@ -118,9 +125,16 @@ func boot(ctx context.Context, m Machine, console string) error {
 		"-drive", "if=none,id=disk,format=raw,cache=unsafe,file="+m.Disk,
 		"-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
 	)
-	if m.TPM {
+	if m.TPM || m.State != "" {
+		state := m.State
+		if state == "" {
+			state = filepath.Join(dir, "tpm")
+			if err := NewTPM(ctx, state); err != nil {
+				return err
+			}
+		}
 		socket := filepath.Join(dir, "tpm.sock")
-		stop, err := startTPM(ctx, dir, socket)
+		stop, err := startTPM(ctx, state, socket)
 		if err != nil {
 			return err
 		}
@@ -141,48 +155,6 @@ func boot(ctx context.Context, m Machine, console string) error {
 		return fmt.Errorf("qemu: %w\n%s", err, tail(string(out), 20))
 	}
 	return nil
-}
-
-// startTPM makes a new TPM, with its state in dir, and starts it. stop ends it
-// and waits for its end.
-func startTPM(ctx context.Context, dir, socket string) (stop func(), err error) {
-	state := filepath.Join(dir, "tpm")
-	if err := os.Mkdir(state, 0o700); err != nil {
-		return nil, err
-	}
-	if _, err := run(ctx, "", "swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", "sha1,sha256"); err != nil {
-		return nil, err
-	}
-
-	// swtpm is given a socket that listens already: nobody has to wait for it.
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	defer listener.Close()
-	listener.SetUnlinkOnClose(false)
-	file, err := listener.File()
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-
-	ctx, cancel := context.WithCancel(ctx)
-	swtpm, err := command(ctx, "swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state,
-		"--ctrl", "type=unixio,fd=3", "--terminate")
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	swtpm.ExtraFiles = []*os.File{file}
-	if err := swtpm.Start(); err != nil {
-		cancel()
-		return nil, fmt.Errorf("swtpm: %w", err)
-	}
-	return func() {
-		cancel()
-		swtpm.Wait() // killed, so it says so
-	}, nil
 }
 
 // command returns a command without standard input that dies with ctx or with

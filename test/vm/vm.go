@@ -30,6 +30,11 @@ var programs = []struct{ name, debian string }{
 	{"gcc-12", "gcc-12"},
 	{"openssl", "openssl"},
 	{"sbsign", "sbsigntool"},
+	{"dracut", "dracut-core"},
+	{"mkinitramfs", "initramfs-tools-core"},
+	{"depmod", "kmod"},
+	{"/bin/busybox", "busybox-static"},
+	{"/lib/systemd/systemd", "systemd"},
 	{"/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd", "ovmf"},
 }
 

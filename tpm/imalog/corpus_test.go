@@ -3,6 +3,7 @@ package imalog_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,7 +21,7 @@ func TestCorpus(t *testing.T) {
 	if err != nil || len(samples) < 10 {
 		t.Fatalf("%d samples, %v", len(samples), err)
 	}
-	guests, err := filepath.Glob(filepath.Join(corpus.Path(t, "vm-evidence"), "*/*ima.bin*"))
+	guests, err := filepath.Glob(filepath.Join(corpus.Path(t, "vm-evidence"), "*/*ima.[ba]*"))
 	if err != nil || len(guests) < 6 {
 		t.Fatalf("%d logs of guests, %v", len(guests), err)
 	}
@@ -31,11 +32,21 @@ func TestCorpus(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		var all []imalog.Entry
 		layout := "none"
-		if layouts, _ := imalog.Layouts(bytes.NewReader(log)); len(layouts) > 0 {
-			layout = fmt.Sprint(layouts)
+		r, isText, err := imalog.Binary(bytes.NewReader(log))
+		if err == nil {
+			if layouts, _ := imalog.Layouts(r); len(layouts) > 0 {
+				layout = fmt.Sprint(layouts)
+			}
+			if log, err = io.ReadAll(io.NewSectionReader(r, 0, 1<<30)); err != nil {
+				t.Fatal(err)
+			}
+			all, err = parse(log)
 		}
-		all, err := parse(log)
+		if isText {
+			layout = "text " + layout
+		}
 		known, violations, wrong := 0, 0, 0
 		for _, e := range all {
 			switch {

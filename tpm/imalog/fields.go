@@ -56,14 +56,19 @@ var fieldsOf = map[string]field{
 // most: with two digests or two names nobody can say which is the file's.
 var families = map[string]string{"d-ng": "d", "d-ngv2": "d", "n-ng": "n"}
 
-// grammar returns the fields of a template, and whether it is understood. The
-// data of one that is not has a length all the same.
-func grammar(template string) ([]field, bool) {
+// identifiers are those of the fields of a template.
+func identifiers(template string) []string {
 	format, ok := formats[template]
 	if !ok {
 		format = template
 	}
-	ids := strings.Split(format, "|")
+	return strings.Split(format, "|")
+}
+
+// grammar returns the fields of a template, and whether it is understood. The
+// data of one that is not has a length all the same.
+func grammar(template string) ([]field, bool) {
+	ids := identifiers(template)
 	if len(ids) > maxFields {
 		return nil, false
 	}

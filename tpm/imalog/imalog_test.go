@@ -331,8 +331,12 @@ func FuzzEntries(f *testing.F) {
 				}
 				e.Authentic()
 				r.Add(e)
-				if s, err := imalog.ParseSignature(e.Signature); err == nil && len(s.Value) != len(e.Signature)-9 {
-					t.Errorf("signature %+v of %x", s, e.Signature)
+				for _, attribute := range [][]byte{e.Signature, e.EVM} {
+					s, err := imalog.ParseSignature(attribute)
+					if err == nil && len(s.Value) != len(attribute)-9 {
+						t.Errorf("signature %+v of %x", s, attribute)
+					}
+					s.Covers(e)
 				}
 			}
 			if got, _ := r.Proven(); got > n {

@@ -1,8 +1,10 @@
 package imalog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"diglim/internal/digest"
 	"diglim/internal/wire"
@@ -64,4 +66,78 @@ func ParseSignature(xattr []byte) (Signature, error) {
 	s.KeyID = r.U32()
 	s.Value = r.Bytes(int(r.U16()))
 	return s, r.Finish()
+}
+
+// Covers returns the digests of which one is what s has to be over if it is to
+// speak for the file that e is about. It is none where e does not have all
+// that such a signature is over, or where it is of something else.
+//
+// Version 2 is over the file's digest (asymmetric_verify in
+// security/integrity/digsig_asymmetric.c); version 3, the one for fs-verity,
+// over the hash of an ima_file_id (calc_file_id_hash in ima_appraise.c): u8
+// kind, u8 hash, digest. EVM's is over the values of the attributes and the
+// owner (evm_calc_hmac_or_hash in evm/evm_crypto.c), whose byte order is that
+// of the host and stands nowhere.
+func (s Signature) Covers(e *Entry) []digest.Digest {
+	var over []digest.Digest
+	switch {
+	case s.Kind == FileSignature && !e.Verity, s.Kind == VeritySignature && e.Verity && s.Version == 3:
+		if s.Hash != e.Digest.Algorithm() {
+			return nil
+		}
+		over = []digest.Digest{e.Digest}
+	case s.Kind == EVMSignature && s.Hash.Available() && s.Hash.Size() <= e.Digest.Algorithm().Size() && e.holds():
+		for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
+			over = append(over, digest.Sum(s.Hash, e.XattrValues, e.owner(order)))
+		}
+	}
+	if s.Version == 3 {
+		if !s.Hash.Available() {
+			return nil
+		}
+		for i, d := range over {
+			over[i] = digest.Sum(s.Hash, d.Append([]byte{byte(s.Kind), byte(s.Hash.Kernel())}))
+		}
+	}
+	return over
+}
+
+// digestAttribute is IMA_XATTR_DIGEST_NG (integrity.h): an attribute that is a
+// u8 hash and the file's digest.
+const digestAttribute = 4
+
+// holds reports whether the attributes of e are there whole, and security.ima
+// is among them and holds the digest of the file. Without it, or where that is
+// a signature in its turn, EVM says nothing about the file's content.
+func (e *Entry) holds() bool {
+	names := strings.Split(strings.TrimRight(string(e.XattrNames), "\x00"), "|")
+	if e.Verity || e.Digest.IsZero() || len(names) != len(e.XattrSizes) {
+		return false
+	}
+	want := e.Digest.Append([]byte{digestAttribute, byte(e.Digest.Algorithm().Kernel())})
+	values, holds := e.XattrValues, false
+	for i, name := range names {
+		n := e.XattrSizes[i]
+		if uint64(n) > uint64(len(values)) {
+			return false
+		}
+		if name == "security.ima" {
+			if !bytes.Equal(values[:n], want) {
+				return false
+			}
+			holds = true
+		}
+		values = values[n:]
+	}
+	return holds && len(values) == 0
+}
+
+// owner is the struct h_misc of a kernel of 64 bits (hmac_add_misc in
+// security/integrity/evm/evm_crypto.c): u64 inode number and u32 generation,
+// which are 0 in a portable signature, u32 user, u32 group, u16 mode, u16 0.
+func (e *Entry) owner(order binary.AppendByteOrder) []byte {
+	b := order.AppendUint32(make([]byte, 12), e.UID)
+	b = order.AppendUint32(b, e.GID)
+	b = order.AppendUint16(b, e.Mode)
+	return append(b, 0, 0)
 }

@@ -28,11 +28,6 @@ import (
 // Dir is the interface's directory below the mount point of securityfs.
 const Dir = "integrity/diglim"
 
-// maxUpload is the limit on one upload in bytes. The kernel copies a list with
-// kmalloc, which gives 4 MiB at most, with a NUL behind it and, where IMA
-// measures the list, the rest of a log record around it.
-const maxUpload = 4<<20 - 4096
-
 // maxName is what the kernel's buffer for a securityfs name leaves for
 // "<algorithm>-<digest in hex>-<label>.ascii".
 const maxName = 255
@@ -116,17 +111,17 @@ func (i *Interface) Apply(op Op, l List, buffered bool) (Result, error) {
 	if err := i.checkLabel(l.Name()); err != nil {
 		return Result{}, err
 	}
-	lists, err := blocks(l)
+	parts, err := digestlist.Uploads(l.Format, l.Content)
 	if err != nil {
 		return Result{}, err
 	}
 	var r Result
-	for _, list := range lists {
-		for _, b := range list {
+	for _, part := range parts {
+		for _, b := range part {
 			r.Digests += len(b.Digests)
 		}
 	}
-	if l.Format == digestlist.FormatCompact && !buffered && len(l.Content) <= maxUpload {
+	if l.Format == digestlist.FormatCompact && !buffered && len(l.Content) <= digestlist.MaxUpload {
 		if strings.ContainsAny(l.Path, "\n\x00") || !filepath.IsAbs(l.Path) {
 			return Result{}, fmt.Errorf("the kernel takes absolute paths without newlines")
 		}
@@ -139,26 +134,20 @@ func (i *Interface) Apply(op Op, l List, buffered bool) (Result, error) {
 		}, contents...)
 		return r, err
 	}
-	for _, list := range lists {
-		parts, err := digestlist.SplitCompact(list, maxUpload)
+	for _, part := range parts {
+		b, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, part)
 		if err != nil {
 			return r, err
 		}
-		for _, part := range parts {
-			b, err := digestlist.AppendCompact(nil, digestlist.V3, digestlist.LittleEndian, part)
-			if err != nil {
-				return r, err
+		err = i.apply(op, l.Name(), &r, func() error {
+			// The kernel uses a label once, but keeps it if the upload fails early.
+			if err := i.write(filepath.Join(i.dir, "digest_list_label"), append([]byte(l.Name()), 0)); err != nil {
+				return fmt.Errorf("label: %w", err)
 			}
-			err = i.apply(op, l.Name(), &r, func() error {
-				// The kernel uses a label once, but keeps it if the upload fails early.
-				if err := i.write(filepath.Join(i.dir, "digest_list_label"), append([]byte(l.Name()), 0)); err != nil {
-					return fmt.Errorf("label: %w", err)
-				}
-				return i.write(filepath.Join(i.dir, controlFile(op)), b)
-			}, b)
-			if err != nil {
-				return r, err
-			}
+			return i.write(filepath.Join(i.dir, controlFile(op)), b)
+		}, b)
+		if err != nil {
+			return r, err
 		}
 	}
 	return r, nil
@@ -281,31 +270,6 @@ func (i *Interface) checkLabel(label string) error {
 		}
 	}
 	return nil
-}
-
-// blocks returns the list's digests, as one upload each. An empty list is an
-// error: the kernel refuses it, or worse, takes it and oopses over it later.
-func blocks(l List) ([][]digestlist.Block, error) {
-	switch l.Format {
-	case digestlist.FormatCompact:
-		payload, _, err := modsig.Split(l.Content)
-		if err != nil && !errors.Is(err, modsig.ErrNone) {
-			return nil, err
-		}
-		list, err := digestlist.ParseCompact(digestlist.V3, digestlist.LittleEndian, payload)
-		if err == nil && len(list) == 0 {
-			err = errors.New("empty list")
-		}
-		return [][]digestlist.Block{list}, err
-	case digestlist.FormatRPM:
-		rpm, err := digestlist.ParseRPM(l.Content)
-		if err != nil {
-			return nil, err
-		}
-		mutable, immutable, err := digestlist.FromHeader(rpm.Header)
-		return [][]digestlist.Block{{mutable}, {immutable}}, err
-	}
-	return nil, fmt.Errorf("format %q cannot be uploaded", l.Format)
 }
 
 // Counts is how many digests the kernel knows, by type.

@@ -2,6 +2,8 @@ package plain
 
 import (
 	"bufio"
+	"bytes"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -28,22 +30,47 @@ const (
 // files are left out. The algorithm must be Available.
 func Initramfs(r io.Reader, alg digest.Algorithm) ([]File, error) {
 	img := &image{alg: alg, files: make(map[string]*content)}
+	if err := img.read(r); err != nil {
+		return nil, err
+	}
+	return img.list(), nil
+}
+
+// MaxContent is the limit on what Contents returns of a file in bytes.
+const MaxContent = 64 << 20
+
+// Contents returns the contents in an initramfs image that have these digests,
+// of those that have not more than MaxContent bytes. The digests are of one
+// algorithm.
+func Contents(r io.Reader, wanted []digest.Digest) (map[digest.Digest][]byte, error) {
+	if len(wanted) == 0 {
+		return nil, nil
+	}
+	img := &image{alg: wanted[0].Algorithm(), files: make(map[string]*content), wanted: make(map[digest.Digest][]byte)}
+	for _, d := range wanted {
+		img.wanted[d] = nil
+	}
+	err := img.read(r)
+	return img.wanted, err
+}
+
+func (img *image) read(r io.Reader) error {
 	in := newInput(r)
 	for part := 1; ; part++ {
 		if err := in.skipZeros(); err == io.EOF {
 			break
 		} else if err != nil {
-			return nil, err
+			return err
 		}
 		at := in.offset()
 		if err := img.part(in); err != nil {
-			return nil, fmt.Errorf("part %d at offset %d: %w", part, at, err)
+			return fmt.Errorf("part %d at offset %d: %w", part, at, err)
 		}
 	}
 	if img.archives == 0 {
-		return nil, errors.New("no cpio archive in it")
+		return errors.New("no cpio archive in it")
 	}
-	return img.list(), nil
+	return nil
 }
 
 // image is what has been unpacked.
@@ -54,6 +81,7 @@ type image struct {
 	size  int64               // bytes unpacked from compressed parts
 
 	archives int
+	wanted   map[digest.Digest][]byte // contents to keep; nil for none
 }
 
 // content is what an inode holds.
@@ -61,6 +89,7 @@ type content struct {
 	mode   uint32
 	size   int64
 	digest digest.Digest
+	elf    bool
 }
 
 // part reads an archive, or a compressed stream of archives.
@@ -150,12 +179,20 @@ func (img *image) archive(in *input) error {
 			}
 		}
 		h := img.alg.Hash()
-		if err := readContent(in, m, h); err != nil {
+		start := &head{limit: len(elf.ELFMAG)}
+		if img.wanted != nil && m.size <= MaxContent {
+			start.limit = int(m.size)
+		}
+		if err := readContent(in, m, io.MultiWriter(h, start)); err != nil {
 			return err
 		}
 		c.mode = m.mode & 0o7777
 		if m.size > 0 || !linked { // one of all links carries the content
 			c.size, c.digest = m.size, digest.Of(img.alg, h)
+			c.elf = bytes.HasPrefix(start.b, []byte(elf.ELFMAG))
+			if _, ok := img.wanted[c.digest]; ok && m.size <= MaxContent {
+				img.wanted[c.digest] = start.b
+			}
 		}
 		if err := img.add(path, c); err != nil {
 			return err
@@ -187,10 +224,21 @@ func (img *image) remove(path string) {
 func (img *image) list() []File {
 	files := make([]File, 0, len(img.files))
 	for path, c := range img.files {
-		files = append(files, File{path, c.mode, c.size, c.digest})
+		files = append(files, File{path, c.mode, c.size, c.digest, c.elf})
 	}
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	return files
+}
+
+// A head keeps the first bytes of what is written to it.
+type head struct {
+	b     []byte
+	limit int
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	h.b = append(h.b, p[:min(len(p), h.limit-len(h.b))]...)
+	return len(p), nil
 }
 
 // An input knows how far reading has come.

@@ -3,6 +3,7 @@ package plain
 import (
 	"bytes"
 	"compress/gzip"
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
@@ -79,7 +80,7 @@ func pad(b *bytes.Buffer) {
 }
 
 func want(path string, mode uint32, data string) File {
-	return File{path, mode, int64(len(data)), digest.Sum(digest.SHA256, []byte(data))}
+	return File{Path: path, Mode: mode, Size: int64(len(data)), Digest: digest.Sum(digest.SHA256, []byte(data)), ELF: strings.HasPrefix(data, elf.ELFMAG)}
 }
 
 func gz(b []byte) []byte {
@@ -135,6 +136,7 @@ func TestInitramfs(t *testing.T) {
 		{"not regular", newc(
 			entry{name: ".", mode: 0o040755}, entry{name: "dev/null", mode: 0o020666}, entry{name: "link", mode: 0o120777, data: "a"},
 			entry{name: "pipe", mode: 0o010666}, file("a", "one"), file("usr/b", "three"), entry{name: "link2", mode: 0o120777, data: "/x"}), both},
+		{"code", newc(file("a", elf.ELFMAG+"and so on"), file("b", elf.ELFMAG[:3])), []File{want("/a", 0o644, elf.ELFMAG+"and so on"), want("/b", 0o644, elf.ELFMAG[:3])}},
 		{"modes", newc(entry{name: "a", mode: 0o104755, data: "x"}), []File{want("/a", 0o4755, "x")}},
 		{"hard links, content last", newc(
 			entry{name: "a", mode: 0o100755, inode: 7, links: 2},
@@ -158,6 +160,26 @@ func TestInitramfs(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, %v", c.name, got, err)
 		}
+	}
+}
+
+// Contents finds what is asked for, in whatever part and under whatever name.
+func TestContents(t *testing.T) {
+	image := join(newc(file("a", "one")), gz(newc(
+		entry{name: "b", mode: 0o100644, inode: 7, links: 2},
+		entry{name: "c", mode: 0o100644, inode: 7, links: 2, data: "shared"}, file("d", "other"))))
+	got := map[string]string{}
+	wanted := []digest.Digest{want("", 0, "one").Digest, want("", 0, "shared").Digest, want("", 0, "missing").Digest}
+	contents, err := Contents(bytes.NewReader(image), wanted)
+	for d, content := range contents {
+		got[d.Hex()[:4]] = string(content)
+	}
+	expected := map[string]string{wanted[0].Hex()[:4]: "one", wanted[1].Hex()[:4]: "shared", wanted[2].Hex()[:4]: ""}
+	if err != nil || !reflect.DeepEqual(got, expected) {
+		t.Errorf("Contents = %v, %v, want %v", got, err, expected)
+	}
+	if _, err := Contents(bytes.NewReader(image[:len(image)-9]), wanted); err == nil {
+		t.Error("no error for half an image")
 	}
 }
 

@@ -24,6 +24,7 @@ type File struct {
 	Mode   uint32 // permissions, set-id and sticky bits: S_IALLUGO of the kernel
 	Size   int64  // bytes
 	Digest digest.Digest
+	ELF    bool // the content begins as that of an ELF file; only Initramfs says so
 }
 
 // IsImmutable reports whether the file is never legitimately changed: it can be
@@ -114,7 +115,7 @@ func Read(path string, alg digest.Algorithm) (File, error) {
 	if err := unchanged(f, info); err != nil {
 		return File{}, err
 	}
-	return File{path, mode(info.Mode()), info.Size(), digest.Of(alg, h)}, nil
+	return File{Path: path, Mode: mode(info.Mode()), Size: info.Size(), Digest: digest.Of(alg, h)}, nil
 }
 
 // ReadVerity reads a file and returns its fs-verity digest, as Verity does.
@@ -128,7 +129,7 @@ func ReadVerity(path string, alg digest.Algorithm) (File, error) {
 	if err != nil {
 		return File{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return File{path, mode(info.Mode()), info.Size(), d}, unchanged(f, info)
+	return File{Path: path, Mode: mode(info.Mode()), Size: info.Size(), Digest: d}, unchanged(f, info)
 }
 
 func open(path string) (*os.File, fs.FileInfo, error) {

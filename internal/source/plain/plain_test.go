@@ -116,7 +116,7 @@ func TestRead(t *testing.T) {
 		path := filepath.Join(dir, c.name)
 		write(t, path, []byte(c.data), c.mode)
 		for _, alg := range []digest.Algorithm{digest.SHA256, digest.SHA512, digest.SHA3_256, digest.SHA1} {
-			want := File{path, c.bits, int64(len(c.data)), digest.Sum(alg, []byte(c.data))}
+			want := File{Path: path, Mode: c.bits, Size: int64(len(c.data)), Digest: digest.Sum(alg, []byte(c.data))}
 			if f, err := Read(path, alg); f != want || err != nil {
 				t.Errorf("%s: %+v, %v", c.name, f, err)
 			}

@@ -1,0 +1,248 @@
+package vm_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"diglim/test/vm"
+)
+
+// bootTree is what guests of the boot tests have in common, whatever their
+// kernel: what "make install" places, an owner's key, and two disks of a small
+// system, one with lists of all its files, one with lists of half of them.
+type bootTree struct {
+	over       string
+	full, half string
+}
+
+// checkScript is what runs last in a system that has come up. It says what there
+// is to see, on the console, and ends.
+const checkScript = `#!/usr/bin/busybox sh
+exec >/dev/console 2>&1
+say() { while read -r line; do echo "CHECK $line"; done; }
+echo up since $(busybox cut -d' ' -f1 /proc/uptime) | say
+busybox readlink /proc/1/exe | say
+busybox pidof agetty >/dev/null && echo login | say
+systemctl --failed --plain --no-legend | say
+diglim-upload status --interface bpf 2>&1 | say
+busybox timeout 2 diglim-upload watch --since boot 2>&1 | say
+unknown 2>&1 | say
+diglim-upload count --interface bpf 2>&1 | say
+busybox sync
+busybox poweroff -f
+`
+
+const checkService = `[Unit]
+After=basic.target login.service systemd-tmpfiles-setup.service
+[Service]
+Type=idle
+ExecStart=/usr/bin/check
+`
+
+func writeBootTree(t *testing.T) bootTree {
+	t.Helper()
+	ctx := t.Context()
+	dir := t.TempDir()
+	b := bootTree{over: filepath.Join(dir, "over"), full: filepath.Join(dir, "full"), half: filepath.Join(dir, "half")}
+	command(t, "make", "-s", "-C", "../..", "install", "DESTDIR="+b.over, "PREFIX=/usr")
+	bin := filepath.Join(b.over, "usr/bin")
+	_, key, cert := certificate(t, dir)
+	write(t, filepath.Join(b.over, "etc/diglim/keys/owner.pem"), read(t, cert), 0o644)
+	write(t, filepath.Join(b.over, "etc/diglim/boot.conf"), []byte("mode enforce\nscope all\n"), 0o644)
+
+	tree := filepath.Join(dir, "tree")
+	if err := vm.WriteSystemdRoot(ctx, tree); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(tree, "usr/bin/check"), []byte(checkScript), 0o755)
+	write(t, filepath.Join(tree, "usr/bin/diglim-upload"), read(t, filepath.Join(bin, "diglim-upload")), 0o755)
+	write(t, filepath.Join(tree, "etc/systemd/system/check.service"), []byte(checkService), 0o644)
+	if err := os.Symlink("../check.service", filepath.Join(tree, "etc/systemd/system/multi-user.target.wants/check.service")); err != nil {
+		t.Fatal(err)
+	}
+
+	lists := filepath.Join(tree, "etc/digest_lists")
+	gen := filepath.Join(bin, "diglim-gen")
+	disk := func(path string, dirs ...string) {
+		t.Helper()
+		if err := os.RemoveAll(lists); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range dirs {
+			label := strings.ReplaceAll(d, "/", "-")
+			command(t, gen, "files", "--output", lists, "--label", label, filepath.Join(tree, d))
+			command(t, gen, "sign", "--key", key, "--cert", cert, filepath.Join(lists, "0-file_list-compact-"+label))
+		}
+		write(t, filepath.Join(tree, "usr/bin/unknown"), []byte("#!/usr/bin/busybox sh\necho unknown ran\n"), 0o755)
+		if err := vm.WriteDisk(ctx, path, tree, 64<<20); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(tree, "usr/bin/unknown")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	disk(b.full, "usr/bin", "usr/sbin", "usr/lib")
+	disk(b.half, "usr/bin", "usr/lib")
+	return b
+}
+
+func command(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func write(t *testing.T, path string, data []byte, mode os.FileMode) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, mode)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// appendFiles writes an initramfs that is another one, and files that come in
+// front of its own: the kernel unpacks one archive after the other.
+func appendFiles(t *testing.T, image, from string, files []vm.File) {
+	t.Helper()
+	var b bytes.Buffer
+	b.Write(read(t, from))
+	b.Write(make([]byte, -b.Len()&3))
+	if err := vm.WriteCPIO(&b, files); err != nil {
+		t.Fatal(err)
+	}
+	write(t, image, b.Bytes(), 0o644)
+}
+
+// A systemBoot is a boot of the small system, and what its console says.
+type systemBoot struct {
+	name    string
+	tool    string // that made the initramfs
+	half    bool   // lists of half the system
+	conf    string // instead of the usual boot.conf
+	cmdline string
+	want    []string // regular expressions, in this order
+	not     string   // regular expression
+}
+
+const (
+	dracut         = "dracut"
+	initramfsTools = "initramfs-tools"
+)
+
+// up is what a system says that has come up, and halfKnown why half a list is
+// refused.
+const (
+	up        = `CHECK up since [\d.]+\s+CHECK /usr/lib/systemd/systemd\s+CHECK login\s+CHECK interface  bpf`
+	halfKnown = `diglim-upload: error: \d+ of \d+ files that the system to come cannot do without are in no list: /sbin/agetty, /sbin/sulogin\s`
+)
+
+var systemBoots = []systemBoot{
+	{name: "dracut", tool: dracut, conf: "mode enforce\nscope all\nlock\n",
+		want: []string{up + `.*mode  enforce     scope  all     locked  yes`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK .*unknown: Operation not permitted`, `CHECK \d+`},
+		not:  `diglim-upload: |CHECK \{|unknown ran`},
+	{name: "initramfs-tools", tool: initramfsTools,
+		want: []string{up + `.*mode  enforce     scope  all     locked  no`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK .*unknown: Operation not permitted`, `CHECK \d+`},
+		not:  `diglim-upload: |CHECK \{|unknown ran`},
+	{name: "off", tool: initramfsTools, half: true, cmdline: "diglim=off",
+		want: []string{up + `.*no gate`, `CHECK unknown ran`}, not: `diglim-upload: `},
+	{name: "log", tool: dracut, half: true, cmdline: "diglim.mode=log diglim.onfail=poweroff",
+		want: []string{`diglim-upload: mode log and not enforce, by diglim.mode=log on the kernel command line`, up + `.*mode  log `, `CHECK unknown ran`}, not: `error`},
+	{name: "rdinit", tool: initramfsTools, cmdline: "rdinit=/usr/bin/diglim-upload",
+		want: []string{up + `.*mode  enforce `, `CHECK .*unknown: Operation not permitted`}, not: `diglim-upload: |CHECK \{`},
+
+	{name: "half, continue", tool: initramfsTools, half: true,
+		want: []string{halfKnown, `hint: `, `diglim-upload: going on in mode log \(onfail continue\)`, up + `.*mode  log `, `CHECK unknown ran`}},
+	{name: "half, poweroff", tool: dracut, half: true, cmdline: "diglim.onfail=poweroff",
+		want: []string{halfKnown, `diglim-upload: powering off \(onfail poweroff\)`}, not: `CHECK|[Pp]anic`},
+	{name: "half, emergency, initramfs-tools", tool: initramfsTools, half: true, cmdline: "diglim.onfail=emergency",
+		want: []string{halfKnown, `diglim-upload: asking for a shell \(onfail emergency\); diglim.mode=log and diglim=off .* are ways back`,
+			`diglim-upload could not put the digest lists of /root in force\s+Rebooting automatically due to panic= boot argument`}, not: `CHECK`},
+	{name: "half, emergency, dracut", tool: dracut, half: true, conf: "mode enforce\nonfail emergency\n", cmdline: "rd.shell=0 rd.emergency=poweroff",
+		want: []string{halfKnown, `asking for a shell`, `diglim-upload could not put the digest lists of /sysroot in force`}, not: `CHECK`},
+	{name: "no BPF LSM", tool: initramfsTools, cmdline: "lsm=lockdown,yama,apparmor diglim.onfail=poweroff",
+		want: []string{`bpf     BPF LSM is not active, only lockdown`, `hint: add bpf to lsm=`, `powering off`}, not: `CHECK`},
+}
+
+// TestInitramfs boots a small system with systemd from a disk, by an initramfs
+// that dracut made and one of initramfs-tools, in mode enforce from the first
+// act on, and with all that can go wrong.
+func TestInitramfs(t *testing.T) {
+	vm.Require(t)
+	b := writeBootTree(t)
+	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
+		dir := t.TempDir()
+		over := filepath.Join(dir, "over")
+		if err := os.CopyFS(over, os.DirFS(b.over)); err != nil {
+			t.Fatal(err)
+		}
+		if err := vm.WriteModules(ctx, k, over); err != nil {
+			t.Fatal(err)
+		}
+		images := map[string]string{dracut: filepath.Join(dir, dracut), initramfsTools: filepath.Join(dir, initramfsTools)}
+		if err := errors.Join(vm.Dracut(ctx, k, over, images[dracut]), vm.InitramfsTools(ctx, k, over, images[initramfsTools])); err != nil {
+			t.Fatal(err)
+		}
+		for _, boot := range systemBoots {
+			t.Run(boot.name, func(t *testing.T) {
+				dir := t.TempDir()
+				m := vm.Machine{Kernel: k, Initrd: filepath.Join(dir, "initrd"), Disk: filepath.Join(dir, "disk"),
+					Cmdline: "root=/dev/vda rootfstype=ext4 rw " + boot.cmdline}
+				var files []vm.File
+				if boot.conf != "" {
+					files = append(files, vm.File{Name: "etc/diglim/boot.conf", Mode: 0o644, Data: []byte(boot.conf)})
+				}
+				appendFiles(t, m.Initrd, images[boot.tool], files)
+				disk := b.full
+				if boot.half {
+					disk = b.half
+				}
+				write(t, m.Disk, read(t, disk), 0o644)
+				console, err := vm.Console(ctx, m)
+				if err != nil {
+					t.Error(err)
+				}
+				boot.check(t, console)
+				if since := regexp.MustCompile(`up since ([\d.]+)`).FindStringSubmatch(console); since != nil {
+					t.Logf("up after %s s", since[1])
+				}
+			})
+		}
+	})
+}
+
+func (b systemBoot) check(t *testing.T, console string) {
+	t.Helper()
+	rest := console
+	for _, want := range b.want {
+		at := regexp.MustCompile(want).FindStringIndex(rest)
+		if at == nil {
+			t.Errorf("the console does not say, or not in this order: %s\n%s", want, console)
+			return
+		}
+		rest = rest[at[1]:]
+	}
+	if b.not != "" {
+		if said := regexp.MustCompile(b.not).FindString(console); said != "" {
+			t.Errorf("the console says %q\n%s", said, console)
+		}
+	}
+	if line := kernelTrouble.FindString(console); line != "" {
+		t.Errorf("the kernel complains: %s\n%s", line, console)
+	}
+}
