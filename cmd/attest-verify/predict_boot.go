@@ -31,7 +31,11 @@ func (p *prediction) boot() error {
 	}
 	lock := p.config.Lock
 	p.config.Lock = false // that is the last act
-	if err := p.start(img.contents[measured.PolicyFile]); err != nil {
+	policy, ok := img.contents[measured.EarlyPolicy]
+	if !ok {
+		policy = img.contents[measured.PolicyFile]
+	}
+	if err := p.start(policy); err != nil {
 		return err
 	}
 	p.add(measured.ProgramName, img.contents[img.program])

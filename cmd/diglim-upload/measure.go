@@ -36,7 +36,7 @@ func (m *measuring) begin(securityfs string) error {
 	}
 	m.measurer, err = measure.Open(securityfs, string(cmdline), m.pcr)
 	if errors.Is(err, measure.ErrTooLate) {
-		err = cli.Hint(err, "give it to diglim-upload, which has to be first, as %s", measure.EarlyPolicy)
+		err = cli.Hint(err, "give it to diglim-upload, which has to be first, as %s", measured.EarlyPolicy)
 	}
 	if err != nil {
 		return &cli.ExitError{Code: cli.No, Err: err}

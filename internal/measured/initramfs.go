@@ -15,10 +15,17 @@ const InitramfsList = "0-file_list-compact-initramfs"
 
 // Where things lie in an initramfs, below its root.
 const (
-	ListDir    = "/etc/digest_lists"
-	KeyDir     = "/etc/diglim/keys"
-	BootConf   = "/etc/diglim/boot.conf"
-	PolicyFile = "/etc/ima/ima-policy"
+	ListDir  = "/etc/digest_lists"
+	KeyDir   = "/etc/diglim/keys"
+	BootConf = "/etc/diglim/boot.conf"
+)
+
+// Where the administrator's policy for IMA lies; the first that is there counts.
+const (
+	// EarlyPolicy is its place in an initramfs. systemd, where it is the first
+	// process there, would give the kernel the other one before anything else can.
+	EarlyPolicy = "/etc/diglim/ima-policy"
+	PolicyFile  = "/etc/ima/ima-policy" // where systemd looks for it
 )
 
 // IsCode reports whether a file of an initramfs can become code: it can be

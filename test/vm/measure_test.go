@@ -106,12 +106,10 @@ if [ -e ` + measured.LogPath + ` ]; then /busybox cp ` + measured.LogPath + ` /o
 	p := plan.Plan{Early: early, Commands: append(late, sh("logs", logs))}
 	m := writeMachine(t, ctx, k, p, tree, files...)
 	m.TPM = true
-	start := time.Now()
 	r, err := vm.Boot(ctx, m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("BOOT %v", time.Since(start))
 	checkKernelLog(t, r)
 	return r
 }

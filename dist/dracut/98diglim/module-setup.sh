@@ -34,7 +34,15 @@ install() {
     do_strip=no
 
     inst_multiple diglim-upload
-    inst_multiple -o $conf /etc/ima/ima-policy
+    inst_multiple -o $conf
+    # Under its own name systemd would give it to the kernel, before diglim-upload
+    # can put its rule in front.
+    local policy
+    for policy in /etc/diglim/ima-policy /etc/ima/ima-policy; do
+        [[ -e $dracutsysrootdir$policy ]] || continue
+        inst_simple "$policy" /etc/diglim/ima-policy
+        break
+    done
     if [[ -e $dracutsysrootdir$conf ]]; then
         scope=$(sed -n 's|^[[:space:]]*scope[[:space:]]\+\(/[^#[:space:]]*\).*|\1|p' "$dracutsysrootdir$conf")
         # shellcheck disable=SC2086

@@ -21,14 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where the administrator's policy for IMA lies; the first that is there counts.
-const (
-	// EarlyPolicy is its place in an initramfs with systemd, which would give
-	// the kernel the other one before anything else can.
-	EarlyPolicy = "/etc/diglim/ima-policy"
-	OwnPolicy   = "/etc/ima/ima-policy" // where systemd looks for it
-)
-
 var (
 	// ErrTooLate says that the kernel takes no policy any more: it has one, and
 	// that does not measure for us.
@@ -137,10 +129,10 @@ func (m *Measurer) PCR() int { return m.pcr }
 
 // givePolicy gives the kernel its policy, and returns it.
 func (m *Measurer) givePolicy(cmdline string) ([]byte, error) {
-	path := EarlyPolicy
+	path := measured.EarlyPolicy
 	own, err := os.ReadFile(m.files.root + path)
 	if errors.Is(err, fs.ErrNotExist) {
-		path = OwnPolicy
+		path = measured.PolicyFile
 		own, err = os.ReadFile(m.files.root + path)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

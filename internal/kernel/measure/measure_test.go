@@ -134,10 +134,10 @@ func TestRefused(t *testing.T) {
 		"nothing happens": {func(k *kernelOfFiles) { k.files.chown = func(*os.File) error { return nil } }, "measure ima-policy: " + ErrNot.Error()},
 		"no TPM":          {func(k *kernelOfFiles) { os.RemoveAll(k.files.root + "/sys") }, ErrNoTPM.Error()},
 		"no IMA":          {func(k *kernelOfFiles) { os.RemoveAll(k.files.securityfs) }, "IMA log: "},
-		"own policy":      {func(k *kernelOfFiles) { k.write(OwnPolicy, "\nmeasure pcr=12") }, "IMA policy /etc/ima/ima-policy: line 2: "},
+		"own policy":      {func(k *kernelOfFiles) { k.write(measured.PolicyFile, "\nmeasure pcr=12") }, "IMA policy /etc/ima/ima-policy: line 2: "},
 		"early policy": {func(k *kernelOfFiles) {
-			k.write(EarlyPolicy, "/etc/ima/ima-policy")
-			k.write(OwnPolicy, "")
+			k.write(measured.EarlyPolicy, "/etc/ima/ima-policy")
+			k.write(measured.PolicyFile, "")
 		}, "IMA policy /etc/diglim/ima-policy: line 1: "},
 		"a log that is none": {func(k *kernelOfFiles) {
 			k.write("security/ima/binary_runtime_measurements", strings.Repeat("x", 100))
