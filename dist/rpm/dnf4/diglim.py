@@ -19,4 +19,4 @@ class Diglim(dnf.Plugin):
             subprocess.run([UPDATE, "add", *files], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             # dnf logs other exceptions and goes on.
-            raise dnf.exceptions.Error(f"nothing is installed: {error}") from error
+            raise dnf.exceptions.Error("nothing is installed: diglim-update add failed") from error
