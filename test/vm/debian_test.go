@@ -53,39 +53,43 @@ func writeTree(t *testing.T, dir string, files map[string]string) {
 }
 
 // A debianRepository is a repository with one suite, "test", in which the
-// package probe has two versions, signed by key. Beside it is a package that is
-// in no suite.
+// package probe has two versions, signed by key. Beside it is a package, stray,
+// that is in no suite.
 type debianRepository struct {
 	dir string
 	key *openpgp.Entity
 }
 
-// probe is the program of a version of the package.
-func probe(version string) string {
-	return "#!/bin/sh\n/usr/libexec/probe && echo probe " + version + "\n"
+// probe is the program of a version of a package.
+func probe(name, version string) string {
+	return fmt.Sprintf("#!/bin/sh\n/usr/libexec/%s && echo %[1]s %s\n", name, version)
 }
 
 // probePackage is a package whose scripts run its own program, as the scripts
-// of services do. That of version 2 cuts the machine off when it is configured
-// while /run/cut is there.
-func probePackage(version string) map[string]string {
-	script := func(more string) string {
-		return "#!/bin/sh\nset -e\n# " + version + "\n" + more
+// of services do. Where /run/cut is there the machine is cut off when version 2
+// is about to be configured.
+func probePackage(name, version string) map[string]string {
+	script := func(verb, commands string) string {
+		return fmt.Sprintf("#!/bin/sh\n# %s of %s %s\nset -e\n%s", verb, name, version, commands)
+	}
+	cut := ""
+	if version == "2" {
+		cut = "[ ! -e /run/cut ] || echo b >/proc/sysrq-trigger\n"
 	}
 	return map[string]string{
-		"DEBIAN/control": "Package: probe\nVersion: " + version + "\nArchitecture: amd64\nMaintainer: x <x@example.org>\nDescription: x\n",
-		"DEBIAN/preinst": script(""), "DEBIAN/prerm": script("probe\n"), "DEBIAN/postrm": script(""),
-		"DEBIAN/postinst": script("[ ! -e /run/cut ] || [ " + version + " = 1 ] || echo b >/proc/sysrq-trigger\nprobe\n"),
-		"usr/bin/probe":   probe(version), "usr/libexec/probe": string(exitProgram()) + version,
+		"DEBIAN/control": fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: x <x@example.org>\nDescription: x\n", name, version),
+		"DEBIAN/preinst": script("preinst", ""), "DEBIAN/postinst": script("postinst", cut+name+"\n"),
+		"DEBIAN/prerm": script("prerm", name+"\n"), "DEBIAN/postrm": script("postrm", ""),
+		"usr/bin/" + name: probe(name, version), "usr/libexec/" + name: string(exitProgram()) + name + version,
 	}
 }
 
 func newDebianRepository(t *testing.T, ctx context.Context) debianRepository {
+	t.Helper()
 	r := debianRepository{t.TempDir(), rpmtest.NewKey(t, "archive", nil)}
-	build := func(files map[string]string, name string) []byte {
-		tree, path := t.TempDir(), filepath.Join(r.dir, name)
+	build := func(path string, files map[string]string) []byte {
+		tree := t.TempDir()
 		writeTree(t, tree, files)
-		writeTree(t, r.dir, map[string]string{name: ""})
 		command(t, ctx, "dpkg-deb", "--root-owner-group", "--build", tree, path)
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -95,13 +99,11 @@ func newDebianRepository(t *testing.T, ctx context.Context) debianRepository {
 	}
 	var index bytes.Buffer
 	for _, version := range []string{"1", "2"} {
-		files, name := probePackage(version), "pool/probe_"+version+"_amd64.deb"
-		deb := build(files, name)
+		files, name := probePackage("probe", version), "probe_"+version+"_amd64.deb"
+		deb := build(filepath.Join(r.dir, name), files)
 		fmt.Fprintf(&index, "%sFilename: %s\nSize: %d\nSHA256: %x\n\n", files["DEBIAN/control"], name, len(deb), sha256.Sum256(deb))
 	}
-	stray := probePackage("3")
-	stray["DEBIAN/control"] = strings.Replace(stray["DEBIAN/control"], "probe", "stray", 1)
-	build(stray, "stray.deb")
+	build(filepath.Join(r.dir, "stray.deb"), probePackage("stray", "1"))
 
 	release := fmt.Sprintf("Suite: test\nCodename: test\nDate: %s\nArchitectures: amd64\nComponents: main\nSHA256:\n %x %d main/binary-amd64/Packages",
 		time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 UTC"), sha256.Sum256(index.Bytes()), index.Len())
@@ -122,53 +124,92 @@ func newDebianRepository(t *testing.T, ctx context.Context) debianRepository {
 	return r
 }
 
-// debianSession is what root's shell does after the login. Each step says how
-// it ended, and what had been denied by then.
-const debianSession = `
-denied() { diglim-upload status --interface bpf --json | sed -n 's/.*"denied": \([0-9]*\).*/\1/p'; }
-step() {
-	local name=$1 code=0
-	shift
-	echo "@begin $name"
-	"$@" </dev/null 2>&1 || code=$?
-	echo "@end $name $code $(denied)"
+// A debianStep is a command of root's shell after the login.
+type debianStep struct {
+	name, command string
+	exit          int
+	output        string // regular expression
 }
-export DEBIAN_FRONTEND=noninteractive
+
+// The sessions of a guest, each from a boot to its end. V1 and V2 are the
+// digests of the versions of the package probe.
+var debianSessions = [][]debianStep{{
+	{"booted", "systemctl is-system-running --wait", 0, `^running$`},
+	{"update", "apt-get -q update", 0, `test/main amd64 Packages`},
+	{"install", "apt-get -qy install probe=1", 0, `(?m)^probe 1$`},
+	{"run", "probe", 0, `^probe 1$`},
+	{"known", "diglim-upload query V1", 0, ``},
+	{"remove", "apt-get -qy remove probe", 0, `(?m)^probe 1$`},
+	{"removed", "diglim-upload query V1", 1, `not known`},
+	{"purge", "dpkg --purge probe", 0, `Purging`},
+
+	// What no archive vouches for is refused, until the owner does.
+	{"stray", "dpkg -i /mnt/stray.deb", 2, `no list of /mnt/stray.deb: refused: .* no signature`},
+	{"stray by apt", "apt-get -qy install /mnt/stray.deb", 100, `no list of /mnt/stray.deb: refused: .* no signature`},
+	{"not unpacked", "ls /usr/bin/stray", 2, ``},
+	{"vouch", "diglim-gen deb --allow-unsigned --output /etc/digest_lists /mnt/stray.deb && diglim-gen sign --key /etc/diglim/owner.key --cert /etc/diglim/keys/owner.pem /etc/digest_lists/0-file_list-compact-stray_1_amd64 && diglim-upload add /etc/digest_lists", 0, ``},
+	{"vouched for", "cd /mnt && dpkg -i stray.deb", 0, `(?m)^stray 1$`},
+
+	{"dpkg", "dpkg -i /mnt/probe_1_amd64.deb", 0, `(?m)^probe 1$`},
+	{"denied", "denied", 0, `^0$`},
+	{"cut", "touch /run/cut && apt-get -qy install probe=2", -1, `Setting up probe \(2\)`},
+}, {
+	{"booted", "systemctl is-system-running --wait", 0, `^running$`},
+	{"half", "dpkg-query --show --showformat '${Version} ${db:Status-Status}\n' probe", 0, `^2 half-configured$`},
+	{"both", "diglim-upload query V1 V2", 0, ``},
+	{"finish", "dpkg --configure -a", 0, `(?m)^probe 2$`},
+	{"run", "probe", 0, `^probe 2$`},
+	{"old", "diglim-upload query V1", 1, `not known`},
+	{"new", "diglim-upload query V2", 0, ``},
+	{"purge", "apt-get -qy purge probe", 0, `(?m)^probe 2$`},
+	{"purged", "diglim-upload query V2", 1, `not known`},
+	{"none denied", "denied", 0, `^0$`},
+	{"unknown", "cp /bin/true /usr/bin/unknown && echo >>/usr/bin/unknown && unknown", 126, `Operation not permitted`},
+	{"one denied", "denied", 0, `^[1-9]`},
+}}
+
+// debianProfile returns what root's shell is to do: the session that the kernel
+// command line has.
+func debianProfile() string {
+	var b strings.Builder
+	b.WriteString(`export DEBIAN_FRONTEND=noninteractive
 mount -o ro /dev/vdb /mnt
-step booted systemctl is-system-running --wait
+denied() { diglim-upload status --interface bpf --json | sed -n 's/.*"denied": \([0-9]*\),$/\1/p' | head -n 1; }
 case $(cat /proc/cmdline) in
-*session=install*)
-	step update apt-get -q update
-	step install apt-get -qy install probe=1
-	step run probe
-	step known diglim-upload query V1
-	step remove apt-get -qy remove probe
-	step unknown diglim-upload query V1
-	step purge apt-get -qy purge probe
-	step stray dpkg -i /mnt/stray.deb
-	step stray-apt apt-get -qy install /mnt/stray.deb
-	step dpkg dpkg -i /mnt/pool/probe_1_amd64.deb
-	step run-again probe
-	touch /run/cut
-	step cut apt-get -qy install probe=2
-	;;
-*)
-	step half dpkg-query --show --showformat '${Version} ${db:Status-Status}' probe
-	step both diglim-upload query V1 V2
-	step finish dpkg --configure -a
-	step run probe
-	step old diglim-upload query V1
-	step new diglim-upload query V2
-	step purge apt-get -qy purge probe
-	step unknown diglim-upload query V2
-	cp /bin/true /usr/bin/unknown && echo >>/usr/bin/unknown
-	step denied unknown
-	;;
-esac
-diglim-upload status
-timeout 3 diglim-upload watch --since boot
-systemctl poweroff
-`
+`)
+	for i, steps := range debianSessions {
+		fmt.Fprintf(&b, "*session=%d*)\n", i)
+		for _, s := range steps {
+			fmt.Fprintf(&b, "echo '@begin %s'; (%s) </dev/null 2>&1; echo \"@end $? after $SECONDS s\"\n", s.name, s.command)
+		}
+		b.WriteString(";;\n")
+	}
+	b.WriteString("esac\ntimeout 2 diglim-upload watch --since boot\nsystemctl poweroff\n")
+	return b.String()
+}
+
+// checkSession compares what was written to the console with what had to be.
+func checkSession(t *testing.T, steps []debianStep, console string) {
+	t.Helper()
+	console = strings.ReplaceAll(console, "\r", "")
+	if !strings.Contains(console, "login: root (automatic login)") {
+		t.Errorf("no login:\n%s", console)
+	}
+	for _, s := range steps {
+		_, rest, begun := strings.Cut(console, "@begin "+s.name+"\n")
+		output, end, ended := strings.Cut(rest, "@end ")
+		exit := -1
+		if ended {
+			fmt.Sscan(end, &exit)
+		}
+		if !begun || exit != s.exit || !regexp.MustCompile(s.output).MatchString(strings.TrimSpace(output)) {
+			t.Errorf("%s: exit code %d, want %d, output to match %s\n%s", s.name, exit, s.exit, s.output, output)
+		}
+	}
+	if t.Failed() {
+		t.Logf("console:\n%s", console)
+	}
+}
 
 func TestDebian(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -185,7 +226,7 @@ func TestDebian(t *testing.T) {
 		p := plan.Plan{
 			Early: []plan.Command{
 				shellEarly("mount", "/busybox mkdir /sysroot && /busybox mount /dev/vda /sysroot"),
-				{Name: "upload", Argv: []string{"/diglim-upload", "add", "--interface", "bpf", "--mode", mode, "--scope", "all",
+				{Name: "upload", Argv: []string{"/diglim-upload", "add", "--interface", "bpf", "--mode", "enforce", "--scope", "all",
 					"--root", "/sysroot", "/etc/digest_lists", "/sysroot/etc/digest_lists"}},
 				shellEarly("umount", "/busybox umount /sysroot"),
 			},
@@ -197,18 +238,16 @@ func TestDebian(t *testing.T) {
 			t.Fatal(err)
 		}
 		command(t, ctx, "cp", "--sparse=always", disk, m.Disk)
-		for _, session := range []string{"install", "finish"} {
-			m.Cmdline = "session=" + session
+		for i, steps := range debianSessions {
+			m.Cmdline = fmt.Sprintf("session=%d", i)
 			r, err := vm.Boot(ctx, m)
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Log(r.Console)
+			checkSession(t, steps, r.Console)
 		}
 	})
 }
-
-var mode = os.Getenv("XMODE")
 
 func shellEarly(name, script string) plan.Command {
 	return plan.Command{Name: name, Argv: []string{"/busybox", "sh", "-c", script}}
@@ -231,7 +270,7 @@ func writeDebian(t *testing.T, ctx context.Context) (disk, second string, early 
 		return string(b)
 	}
 	sha := func(s string) string { return digest.Sum(digest.SHA256, []byte(s)).String() }
-	session := strings.NewReplacer("V1", sha(probe("1")), "V2", sha(probe("2"))).Replace(debianSession)
+	profile := strings.NewReplacer("V1", sha(probe("probe", "1")), "V2", sha(probe("probe", "2"))).Replace(debianProfile())
 	writeTree(t, tree, map[string]string{
 		"usr/libexec/diglim/dpkg-lists":  content("../../dist/apt/dpkg-lists"),
 		"etc/apt/apt.conf.d/00diglim":    content("../../dist/apt/00diglim"),
@@ -241,7 +280,7 @@ func writeDebian(t *testing.T, ctx context.Context) (disk, second string, early 
 		"etc/apt/sources.list":           "deb file:/mnt test main\n",
 		"etc/apt/trusted.gpg.d/test.gpg": string(rpmtest.Public(t, repo.key)),
 		"etc/hostname":                   "guest\n",
-		"root/.bash_profile":             session,
+		"root/.bash_profile":             profile,
 		"out/" + plan.Finished:           "",
 		"etc/digest_lists/.keep":         "",
 		"etc/systemd/system/serial-getty@ttyS0.service.d/autologin.conf": "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear ttyS0 115200 linux\n",
