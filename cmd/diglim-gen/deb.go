@@ -86,12 +86,9 @@ Debian's headers have no digests to hand on: the lists are compact or tlv.`,
 			return errors.New("one archive at a time, or package files")
 		}
 		src.Location = args[0]
-		// An index is read in one go, and leaves much garbage behind: rather collect
-		// it more often than let the process grow by it.
-		limit := debug.SetMemoryLimit(-1)
-		debug.SetMemoryLimit(min(limit, indexMemory))
+		restore := limitIndexMemory()
 		suite, err := deb.Open(ctx, src, g.keys, o)
-		debug.SetMemoryLimit(limit)
+		restore()
 		if err != nil {
 			return &cli.ExitError{Code: codeFor(err), Err: err}
 		}
@@ -101,6 +98,15 @@ Debian's headers have no digests to hand on: the lists are compact or tlv.`,
 		return g.run(cmd, suiteWorks(ctx, suite, only), nil)
 	}
 	return cmd
+}
+
+// limitIndexMemory is for the time in which indices are read, each in one go.
+// They leave much garbage behind: rather collect it more often than let the
+// process grow by it.
+func limitIndexMemory() (restore func()) {
+	limit := debug.SetMemoryLimit(-1)
+	debug.SetMemoryLimit(min(limit, indexMemory))
+	return func() { debug.SetMemoryLimit(limit) }
 }
 
 func isPackageFile(arg string) bool {
@@ -146,7 +152,9 @@ func debFileReader(ctx context.Context, aptLists string, keys *keyring.Keyring, 
 	if o.AllowUnsigned {
 		return nil, errors.New("--apt-lists proves packages, and --allow-unsigned takes those without proof")
 	}
+	restore := limitIndexMemory()
 	lists, err := deb.OpenLists(ctx, aptLists, keys, o)
+	restore()
 	if err != nil {
 		return nil, err
 	}
