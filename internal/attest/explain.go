@@ -84,7 +84,7 @@ var explanations = map[Code]explanation{
 		"The firmware's log has an event of a type that the specification does not have, on a PCR that decides. Its meaning cannot be told.",
 		"Find out what makes it: it may be a vendor's own, or one that should have been judged under another name. If it belongs there, a statement event in the policy lets that type pass on that PCR."},
 	LateEvent: {
-		"An event on a PCR of the firmware comes after the separator, or after the hand-over to the system: what it claims to be is over by then.",
+		"An event on a PCR of the firmware comes after the separator or after the hand-over to the system, or the running system says that it extended that PCR itself: what belongs there is over by then.",
 		"Find out what made it; treat it as tampering if nobody can say."},
 	NoSecureBoot: {
 		"The firmware's log says, proven by PCR 7, that Secure Boot was off.",

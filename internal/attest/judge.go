@@ -43,7 +43,7 @@ type Evidence struct {
 // a good quote the log is still read and what it holds is reported, unproven.
 func Judge(ev Evidence, ch Challenge, pol *policy.Policy) Verdict {
 	if pol.Rejects() {
-		return Verdict{Findings: []Finding{{Code: PolicyRejects, Why: "the policy knows no file"}}}
+		return Verdict{Findings: []Finding{{Code: PolicyRejects, Why: "the policy can trust no host; attest-verify policy check says why"}}}
 	}
 	j := judge{policy: pol, last: ch.Checkpoint}
 	j.verdict.Outcome = Trusted

@@ -243,7 +243,13 @@ func (g *attestGuest) writePolicy(t *testing.T, uefi bool) {
 		"quoted sha256:0-11", "extended sha256:0-7"}
 	boot := []int{0, 2, 4, 7} // firmware, option ROMs, boot loader, Secure Boot
 	if uefi {
-		statements = append(statements, "firmware-log 0-7,9,11,12", "secure-boot required", "uki linux.efi", fmt.Sprintf("kernel-command-line %q", vm.Cmdline(g.machine.Cmdline)))
+		initrd, err := os.ReadFile(g.machine.Initrd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		statements = append(statements, "firmware-log 0-7,9,11,12", "secure-boot required", "uki linux.efi",
+			fmt.Sprintf("kernel-command-line %q", vm.Cmdline(g.machine.Cmdline)),
+			fmt.Sprintf("initramfs %s \"the guest's\"", digest.Sum(digest.SHA256, initrd)))
 	} else {
 		statements = append(statements, "firmware-log 0-7")
 	}
