@@ -98,6 +98,9 @@ var explanations = map[Code]explanation{
 	UnexpectedImage: {
 		"PCR 11 does not have a value that a unified kernel image of the policy makes: another image was started, a later phase is not one of systemd's, or none was started at all.",
 		"Find out what was started. If it was a new kernel, add a statement uki with it to the policy, and drop the old one later."},
+	OtherBootLoader: {
+		"The firmware's log, proven by PCR 4, has something that was started and that the policy does not name, or nothing that was started.",
+		"Find out what the event is about. If it belongs there, add a statement boot-loader, with the file or the digest, or uki for a kernel image."},
 	OtherCommandLine: {
 		"The kernel measured another command line than any that the policy has.",
 		"Find out who changed it. If it was you, add a statement kernel-command-line to the policy."},
