@@ -210,7 +210,7 @@ func (g *attestGuest) boot(t *testing.T, ctx context.Context, cmdline string) {
 		if _, err := os.Stat(g.machine.Image); err == nil {
 			g.machine.Image = filepath.Join(g.dir, "other.efi") // linux.efi is in the policy
 		}
-		if err := vm.WriteUKI(ctx, g.machine.Image, g.machine); err != nil {
+		if err := g.machine.SecureBoot.WriteUKI(ctx, g.machine.Image, g.machine); err != nil {
 			t.Fatal(err)
 		}
 	}
