@@ -48,7 +48,7 @@ func Judge(ev Evidence, ch Challenge, pol *policy.Policy) Verdict {
 
 func judgeHost(ev Evidence, ch Challenge, pol *policy.Policy, fleet *Fleet) Verdict {
 	if pol.Rejects() {
-		return Verdict{Findings: []Finding{{Code: PolicyRejects, Why: "the policy knows no file"}}}
+		return Verdict{Findings: []Finding{{Code: PolicyRejects, Why: "the policy can trust no host; attest-verify policy check says why"}}}
 	}
 	j := judge{policy: pol, fleet: fleet, last: ch.Checkpoint}
 	j.verdict.Outcome = Trusted
