@@ -21,6 +21,7 @@ type Machine struct {
 	Kernel  Kernel
 	Initrd  string // from WriteInitrd
 	Disk    string // from WriteDisk; the guest writes to it
+	Second  string // another disk, which the guest cannot write to; none if empty
 	Cmdline string // for the kernel, besides the console
 	TPM     bool   // a TPM 2.0 with SHA-1 and SHA-256 banks
 
@@ -137,6 +138,9 @@ func boot(ctx context.Context, m Machine, console string) error {
 		"-drive", "if=none,id=disk,format=raw,cache=unsafe,file="+m.Disk,
 		"-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
 	)
+	if m.Second != "" {
+		args = append(args, "-drive", "if=none,id=second,format=raw,readonly=on,file="+m.Second, "-device", "virtio-blk-pci,drive=second")
+	}
 	if m.TPM {
 		state := m.TPMState
 		if state == "" {

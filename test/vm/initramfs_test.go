@@ -104,11 +104,13 @@ func writeBootTree(t *testing.T) bootTree {
 	return b
 }
 
-func command(t *testing.T, name string, args ...string) {
+func command(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
+	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
+	if err != nil {
 		t.Fatalf("%s: %v\n%s", name, err, out)
 	}
+	return string(out)
 }
 
 func read(t *testing.T, path string) []byte {

@@ -25,6 +25,7 @@ var programs = []struct{ name, debian string }{
 	{"debugfs", "e2fsprogs"},
 	{"apt-get", "apt"},
 	{"dpkg", "dpkg"},
+	{"debootstrap", "debootstrap"},
 	{"xz", "xz-utils"},
 	{"make", "make"},
 	{"gcc-12", "gcc-12"},
