@@ -42,7 +42,8 @@ lint: deps  ## what must be clean before a change lands
 	$(GO) tool staticcheck ./...
 	GOARCH=arm64 $(GO) build ./...
 	GOARCH=s390x $(GO) vet ./...
-	shellcheck .ci/run test/install-deps dist/dracut/98diglim/* dist/initramfs-tools/hooks/* dist/initramfs-tools/scripts/*/*
+	shellcheck .ci/run test/install-deps dist/apt/dpkg-lists dist/rpm/diglim-update \
+		dist/dracut/98diglim/* dist/initramfs-tools/hooks/* dist/initramfs-tools/scripts/*/*
 	@test/vulncheck
 
 generate: deps  ## compile the BPF programs, whose objects are committed

@@ -20,7 +20,7 @@ const (
 	dumpListLen    = 8                // digests in a TPML_DIGEST
 	maxDumpLists   = maxBanks * 3     // 24 PCRs a bank, 8 a list
 	valuesRecord   = "PCR values"     // for errors
-	dumpBitmapSize = dumpBank - 3 - 1 // u8[4], of which selectSize are used
+	dumpBitmapSize = dumpBank - 3 - 1 // u8[4], of which selectSize are used: what lies behind them is anything
 )
 
 // ParseValues reads the PCR file of tpm2_quote -o in either form. "serialized"
@@ -49,7 +49,7 @@ func parseDump(b []byte) (Values, error) {
 		at := table.Offset()
 		alg, size, bitmap := table.U16(), table.U8(), table.Bytes(dumpBitmapSize)
 		table.U8()
-		if table.Err() == nil && (size != selectSize || bitmap[selectSize] != 0) {
+		if table.Err() == nil && size != selectSize {
 			table.FailAt(at, fmt.Errorf("PCR bitmap %x of %d bytes, must be %d", bitmap, size, selectSize))
 		}
 		sel = appendBank(sel, table, at, alg, bitmap)

@@ -56,6 +56,42 @@ func TestValuesGoAndComeBack(t *testing.T) {
 	}
 }
 
+// tpm2-tools dumps C structures as they lie in memory. What is in their padding,
+// and behind what is used of their arrays, is whatever was there.
+func TestPaddingOfDumpIsIgnored(t *testing.T) {
+	banks := []tpmtest.Bank{bank(digest.SHA1, 0, 1, 2, 3, 4, 5, 6, 7, 8), bank(digest.SHA256, 10)}
+	q, err := tpm.ParseQuote(tpmtest.NewQuote(nonce, banks...).Attest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := values(banks...)
+	b, err := tpm.AppendValues(nil, q.Selection, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const table, entry, digests, size = 4, 8, 4 + 16*8 + 4, 2 + 64 // TPMS_PCR_SELECTION, TPML_DIGEST, TPM2B_DIGEST
+	for i := range 16 {
+		from := 0 // of a selection that is not used
+		if i < len(banks) {
+			from = 2 + 1 + 3
+		}
+		for j := from; j < entry; j++ {
+			b[table+entry*i+j] = 0xa5
+		}
+	}
+	const second = digests + 4 + 8*size // of 10 values two are in the second list
+	for i := range b[second+4+2*size:] {
+		b[second+4+2*size+i] = 0xa5
+	}
+	for i := 2 + 20; i < size; i++ { // behind a SHA-1
+		b[digests+4+i] = 0xa5
+	}
+	got, err := tpm.ParseValues(b, q.Selection)
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestParseIndices(t *testing.T) {
 	for in, want := range map[string][]int{"0-10": {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, "23": {23}, "10,0-1,1": {0, 1, 10}} {
 		if got, err := tpm.ParseIndices(in); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {

@@ -16,6 +16,7 @@ import (
 	"diglim/internal/evidence"
 	"diglim/internal/policy"
 	"diglim/tpm"
+	"diglim/tpm/cel"
 	"diglim/tpm/eventlog"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,7 @@ type check struct {
 	firmware      string
 	secureBoot    bool
 	checkpoint    string
+	checkpointKey string
 	json, verbose bool
 
 	quote, signature, pcrs, ima, bios string // single files
@@ -69,6 +71,7 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 	f.StringVar(&c.firmware, "firmware", "", "`PCRs` whose values the firmware log has to explain, e.g. 0-7,9")
 	f.BoolVar(&c.secureBoot, "secure-boot", false, "want Secure Boot to be on; needs 7 among the PCRs of --firmware")
 	f.StringVar(&c.checkpoint, "checkpoint", "", "`file` that says how far this host's log was proven, written when it is trusted")
+	f.StringVar(&c.checkpointKey, "checkpoint-key", "", "`file` with the key that shows that a checkpoint is this program's, made the first time; the checkpoint's name and .key, if not given")
 	f.BoolVar(&c.json, "json", false, "answer as JSON")
 	f.BoolVarP(&c.verbose, "verbose", "v", false, "name the known files too, and the packages that they came from")
 	f.StringVar(&c.quote, "quote", "", "quote `file`, instead of the evidence's "+evidence.QuoteFile)
@@ -131,6 +134,7 @@ func (a *answer) writeJSON(w io.Writer) error {
 	a.Findings = append([]attest.Finding{}, a.Findings...)
 	a.Known = append([]attest.Measured{}, a.Known...)
 	a.Firmware = append([]attest.Register{}, a.Firmware...)
+	a.Stated = append([]attest.Statement{}, a.Stated...)
 	a.Unproven = append([]attest.Measured{}, a.Unproven...)
 	return cobracli.WriteJSON(w, a)
 }
@@ -186,6 +190,11 @@ func (c *check) run(args []string, a *answer) (err error) {
 		return cli.Hint(errors.New("no nonce: nothing would say that the evidence is fresh"),
 			"give with --nonce what the host was asked; the %s that it sent is not that", evidence.NonceFile)
 	}
+	if c.checkpointKey == "" {
+		c.checkpointKey = c.checkpoint + ".key"
+	} else if c.checkpoint == "" {
+		return errors.New("--checkpoint-key without --checkpoint")
+	}
 	if c.last != "" && filepath.Clean(c.last) == filepath.Clean(c.checkpoint) {
 		return errors.New("--last and --checkpoint are the same file")
 	}
@@ -215,6 +224,11 @@ func (c *check) run(args []string, a *answer) (err error) {
 	if a.Lists, err = knownFiles(pol); err != nil {
 		return err
 	}
+	if pol.Bank.Available() { // else it rejects every host
+		if err := predictImages(pol); err != nil {
+			return err
+		}
+	}
 	// Two checks of one host at once take turns: each judges by what the one
 	// before it kept, so that no older state replaces a newer one.
 	for _, kept := range []struct{ what, path string }{{"last state", c.last}, {"checkpoint", c.checkpoint}} {
@@ -233,7 +247,7 @@ func (c *check) run(args []string, a *answer) (err error) {
 		}
 	}
 	if c.checkpoint != "" {
-		if ch.Checkpoint, err = readCheckpoint(c.checkpoint); err != nil {
+		if ch.Checkpoint, err = readCheckpoint(c.checkpoint, c.checkpointKey); err != nil {
 			return err
 		}
 	}
@@ -243,7 +257,7 @@ func (c *check) run(args []string, a *answer) (err error) {
 		err = writeLast(c.last, a.Seen)
 	}
 	if c.checkpoint != "" && a.Verdict.Checkpoint != nil {
-		err = errors.Join(err, writeCheckpoint(c.checkpoint, a.Verdict.Checkpoint))
+		err = errors.Join(err, writeCheckpoint(c.checkpoint, c.checkpointKey, a.Verdict.Checkpoint))
 	}
 	return err
 }
@@ -268,7 +282,7 @@ func (c *check) evidence(args []string, pol *policy.File) (ev attest.Evidence, d
 		{&ev.Quote, c.quote, evidence.QuoteFile, maxSmall},
 		{&ev.Signature, c.signature, evidence.SignatureFile, maxSmall},
 		{&ev.PCRs, c.pcrs, evidence.PCRsFile, maxSmall},
-		{&ev.Firmware, c.bios, evidence.FirmwareFile, eventlog.MaxLog},
+		{&ev.Firmware, c.bios, evidence.FirmwareFile, limitOf(evidence.FirmwareFile)},
 	} {
 		if part.path == "" {
 			if len(args) == 0 && (part.name != evidence.FirmwareFile || len(pol.Firmware) > 0) {
@@ -319,19 +333,18 @@ func readBundle(path string) (b *evidence.Bundle, done func() error, err error) 
 		}
 		return b, done, nil
 	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, nil, err
+	}
 	files := map[string][]byte{}
-	for name, limit := range map[string]int64{
-		evidence.QuoteFile: maxSmall, evidence.SignatureFile: maxSmall, evidence.PCRsFile: maxSmall,
-		evidence.AKFile: maxSmall, evidence.FirmwareFile: eventlog.MaxLog,
-	} {
-		content, err := readFile(filepath.Join(path, name), limit)
-		if errors.Is(err, fs.ErrNotExist) {
+	for _, e := range entries {
+		if !evidence.Known(e.Name()) || e.Name() == evidence.IMAFile {
 			continue
 		}
-		if err != nil {
+		if files[e.Name()], err = readFile(filepath.Join(path, e.Name()), limitOf(e.Name())); err != nil {
 			return nil, nil, err
 		}
-		files[name] = content
 	}
 	b = evidence.FromFiles(files)
 	log, doneLog, err := openLogIn(path)
@@ -340,4 +353,15 @@ func readBundle(path string) (b *evidence.Bundle, done func() error, err error) 
 	}
 	b.IMALog = log
 	return b, doneLog, err
+}
+
+// limitOf is the largest size of a file of evidence, but for the IMA log.
+func limitOf(name string) int64 {
+	switch name {
+	case evidence.FirmwareFile:
+		return eventlog.MaxLog
+	case evidence.SystemdFile, evidence.DiglimFile:
+		return cel.MaxLog
+	}
+	return maxSmall
 }

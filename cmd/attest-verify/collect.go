@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"diglim/internal/cli"
+	"diglim/internal/digest"
 	"diglim/internal/durable"
 	"diglim/internal/evidence"
 	"diglim/internal/kernel"
@@ -21,6 +24,8 @@ import (
 const (
 	imaLog      = kernel.Securityfs + "/ima/binary_runtime_measurements"
 	firmwareLog = kernel.Securityfs + "/tpm0/binary_bios_measurements"
+	systemdLog  = "/run/log/systemd/tpm2-measure.log"
+	diglimLog   = "/run/log/diglim/measure.cel"
 )
 
 const (
@@ -29,22 +34,25 @@ const (
 )
 
 type collection struct {
-	output, device string
-	nonce, pcrs    string
-	keyType        string
-	ima, firmware  string
-	selected       []int
-	challenge      []byte
-	files          map[string][]byte
+	output, device  string
+	nonce, pcrs     string
+	banks           []string
+	separate        bool
+	keyType         string
+	ima, firmware   string
+	systemd, diglim string
+	selected        tpm.Selection // in every bank
+	challenge       []byte
+	files           map[string][]byte
 }
 
 func collectCommand() *cobra.Command {
 	var c collection
 	cmd := &cobra.Command{
 		Use:   "collect --output DIR [--nonce HEX] [flags]",
-		Short: "collect this host's evidence: a quote, the IMA log, the firmware log",
-		Long: `Has the TPM quote PCRs of the sha256 bank in answer to the nonce, then copies
-the logs. The attestation key is a primary key of the endorsement hierarchy: the
+		Short: "collect this host's evidence: a quote and the logs of what was measured",
+		Long: `Has the TPM quote PCRs of all its banks in answer to the nonce, then copies
+the logs of IMA, of the firmware, of systemd and of diglim-upload. The attestation key is a primary key of the endorsement hierarchy: the
 same TPM makes the same key every time, and its public half, ak.pub, is what the
 verifier enrolls once.
 
@@ -55,11 +63,15 @@ nobody else that it is fresh.`,
 	f := cmd.Flags()
 	f.StringVar(&c.output, "output", "", "write the evidence to this `directory`, which must be new or empty")
 	f.StringVar(&c.nonce, "nonce", "", "the verifier's challenge, in `hex`, 16 to 64 bytes")
-	f.StringVar(&c.pcrs, "pcrs", "0-10", "PCRs to quote, e.g. 0-7,10")
+	f.StringVar(&c.pcrs, "pcrs", "0-15", "PCRs to quote, e.g. 0-7,10")
+	f.StringArrayVar(&c.banks, "bank", nil, "quote this `bank`, such as sha256, and not all that the TPM has (repeatable)")
+	f.BoolVar(&c.separate, "separate", false, "make a quote a bank, for a TPM or a verifier that takes no more")
 	f.StringVar(&c.device, "device", "/dev/tpmrm0", "TPM device, or unix socket of a software TPM")
 	f.StringVar(&c.keyType, "key-type", "rsa", "attestation key: rsa (2048, RSASSA) or ecc (P-256, ECDSA)")
 	f.StringVar(&c.ima, "ima-log", imaLog, "IMA log to copy")
 	f.StringVar(&c.firmware, "firmware-log", firmwareLog, "firmware log to copy, if there is one")
+	f.StringVar(&c.systemd, "systemd-log", systemdLog, "log of systemd's measurements to copy, if there is one")
+	f.StringVar(&c.diglim, "diglim-log", diglimLog, "log of diglim-upload's measurements to copy, if there is one")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if err := c.prepare(); err != nil {
 			return err
@@ -87,8 +99,27 @@ func (c *collection) prepare() (err error) {
 	if c.output == "" {
 		return errors.New("no directory for the evidence: give --output")
 	}
-	if c.selected, err = tpm.ParseIndices(c.pcrs); err != nil {
+	indices, err := tpm.ParseIndices(c.pcrs)
+	if err != nil {
 		return err
+	}
+	var mask uint32
+	for _, i := range indices {
+		mask |= 1 << i
+	}
+	c.selected = tpm.Selection{{Mask: mask}} // of all banks, if none is named
+	for i, name := range c.banks {
+		bank, err := digest.ByName(name)
+		if _, ok := bank.TPM(); err != nil || !ok {
+			return fmt.Errorf("bank %q: no TPM has such a one", name)
+		}
+		if slices.Index(c.banks, name) < i {
+			return fmt.Errorf("bank %s is asked for twice", name)
+		}
+		if i == 0 {
+			c.selected = nil
+		}
+		c.selected = append(c.selected, tpm.BankSelection{Bank: bank, Mask: mask})
 	}
 	if c.nonce == "" {
 		c.challenge = make([]byte, 32)
@@ -120,27 +151,60 @@ func (c *collection) collect() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
-	q, err := quote(t, c.keyType, c.challenge, c.selected)
+	unlock, err := lockShared(c.systemd)
+	if err != nil {
+		return fmt.Errorf("systemd's log: %w", err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if len(c.banks) == 0 {
+		banks, err := activeBanks(t)
+		if err != nil {
+			return err
+		}
+		mask := c.selected[0].Mask
+		c.selected = nil
+		for _, bank := range banks {
+			c.selected = append(c.selected, tpm.BankSelection{Bank: bank, Mask: mask})
+		}
+	}
+	selections, names := []tpm.Selection{c.selected}, []string{evidence.QuoteName}
+	if c.separate {
+		selections, names = nil, nil
+		for _, one := range c.selected {
+			selections, names = append(selections, tpm.Selection{one}), append(names, evidence.BankName(one.Bank))
+		}
+	}
+	q, err := quote(t, c.keyType, c.challenge, selections...)
 	if err != nil {
 		return err
 	}
 	c.files = map[string][]byte{
-		evidence.QuoteFile:     q.attest,
-		evidence.SignatureFile: q.signature,
-		evidence.PCRsFile:      q.values,
-		evidence.AKFile:        q.public,
-		evidence.AKPEMFile:     q.pem,
-		evidence.NonceFile:     []byte(hex.EncodeToString(c.challenge) + "\n"),
+		evidence.AKFile:    q.public,
+		evidence.AKPEMFile: q.pem,
+		evidence.NonceFile: []byte(hex.EncodeToString(c.challenge) + "\n"),
+	}
+	for i, one := range q.each {
+		c.files[names[i]+evidence.QuoteSuffix] = one.attest
+		c.files[names[i]+evidence.SignatureSuffix] = one.signature
+		c.files[names[i]+evidence.PCRsSuffix] = one.values
 	}
 	if c.files[evidence.IMAFile], err = readFile(c.ima, maxLog); err != nil {
 		return cli.Hint(fmt.Errorf("IMA log: %w", err), "boot with ima_policy=tcb, or say where the log is with --ima-log")
 	}
-	firmware, err := readFile(c.firmware, maxLog)
-	switch {
-	case err == nil:
-		c.files[evidence.FirmwareFile] = firmware
-	case c.firmware != firmwareLog || !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("firmware log: %w", err)
+	for _, log := range []struct {
+		what, path, usual, name string
+	}{
+		{"firmware log", c.firmware, firmwareLog, evidence.FirmwareFile},
+		{"systemd's log", c.systemd, systemdLog, evidence.SystemdFile},
+		{"diglim's log", c.diglim, diglimLog, evidence.DiglimFile},
+	} {
+		b, err := readFile(log.path, limitOf(log.name))
+		switch {
+		case err == nil:
+			c.files[log.name] = b
+		case log.path != log.usual || !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("%s: %w", log.what, err)
+		}
 	}
 	return nil
 }
@@ -189,12 +253,22 @@ func writeNew(dir string, files map[string][]byte) (err error) {
 }
 
 func (c *collection) report(cmd *cobra.Command) error {
-	firmware := "no firmware log"
-	if log, ok := c.files[evidence.FirmwareFile]; ok {
-		firmware = fmt.Sprintf("firmware log of %s bytes", cli.Count(len(log)))
+	var banks []string
+	for _, b := range c.selected {
+		banks = append(banks, b.Bank.String())
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "wrote %s: quote over PCRs %s (sha256), IMA log of %s bytes, %s\n",
-		cli.Text(c.output), c.pcrs, cli.Count(len(c.files[evidence.IMAFile])), firmware)
+	copied := ""
+	for _, log := range []struct{ what, name string }{
+		{"firmware log", evidence.FirmwareFile}, {"systemd's log", evidence.SystemdFile}, {"diglim's log", evidence.DiglimFile},
+	} {
+		if b, ok := c.files[log.name]; ok {
+			copied += fmt.Sprintf(", %s of %s bytes", log.what, cli.Count(len(b)))
+		} else if log.name == evidence.FirmwareFile {
+			copied += ", no firmware log"
+		}
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "wrote %s: quote over PCRs %s (%s), IMA log of %s bytes%s\n",
+		cli.Text(c.output), c.pcrs, strings.Join(banks, ", "), cli.Count(len(c.files[evidence.IMAFile])), copied)
 	if err == nil && c.nonce == "" {
 		_, err = fmt.Fprintln(cmd.ErrOrStderr(), "warning: the nonce is this host's own: nobody else can tell that the quote is fresh")
 	}

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"diglim/internal/cli"
 	"diglim/internal/digest"
 	"diglim/internal/keyring"
 	"diglim/internal/policy"
+	"diglim/internal/uki"
 	"diglim/tpm"
 
 	"github.com/spf13/cobra"
@@ -101,6 +104,71 @@ func knownFiles(f *policy.File) (*lists, error) {
 	return l, nil
 }
 
+// predictImages computes what starting the kernel images and boot loaders of a
+// policy measures.
+func predictImages(f *policy.File) error {
+	for _, path := range f.UKIs {
+		values, started, err := predictImage(path, f.Bank)
+		if err != nil {
+			return fmt.Errorf("kernel image: %w", err)
+		}
+		f.Images = append(f.Images, policy.Image{Name: path, Values: values})
+		if slices.Contains(f.Policy.Firmware, policy.BootLoaderPCR) {
+			for _, d := range started {
+				f.Started[d] = path
+			}
+		}
+	}
+	for _, path := range f.BootLoaders {
+		d, err := hashImage(path, f.Bank)
+		if err != nil {
+			return fmt.Errorf("boot loader: %w", err)
+		}
+		f.Started[d] = path
+	}
+	return nil
+}
+
+// predictImage returns the values of PCR 11 that a kernel image makes, and what it
+// adds to PCR 4.
+func predictImage(path string, bank digest.Algorithm) (values, started []digest.Digest, err error) {
+	err = withFile(path, func(file io.ReaderAt, size int64) error {
+		image, err := uki.Parse(file)
+		if err != nil {
+			return err
+		}
+		if values, err = image.Values(bank); err != nil {
+			return err
+		}
+		started, err = image.Started(size, bank)
+		return err
+	})
+	return values, started, err
+}
+
+func hashImage(path string, bank digest.Algorithm) (d digest.Digest, err error) {
+	err = withFile(path, func(file io.ReaderAt, size int64) (err error) {
+		d, err = uki.Authenticode(file, size, bank)
+		return err
+	})
+	return d, err
+}
+
+// withFile opens a file for f. Errors name it.
+func withFile(path string, f func(file io.ReaderAt, size int64) error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err == nil {
+		if err = f(file, info.Size()); err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return errors.Join(err, file.Close())
+}
+
 // readPolicy reads a policy file. The paths in it are relative to it.
 func readPolicy(path string) (*policy.File, error) {
 	b, err := readFile(path, maxPolicy)
@@ -121,6 +189,12 @@ func readPolicy(path string) (*policy.File, error) {
 		for i := range paths {
 			there(&paths[i])
 		}
+	}
+	for i := range f.UKIs {
+		there(&f.UKIs[i])
+	}
+	for i := range f.BootLoaders {
+		there(&f.BootLoaders[i])
 	}
 	return f, nil
 }
@@ -203,6 +277,11 @@ func explainNamed(w io.Writer, f *policy.File) (rejects bool, err error) {
 	if now := time.Now().UTC(); !f.ValidAt(now) {
 		rejects = true
 		fmt.Fprintf(w, "%-10s every host: it is not valid on %s\n", "rejects", now.Format(time.DateOnly))
+	}
+	if f.Bank.Available() {
+		if err := predictImages(f); err != nil {
+			return false, err
+		}
 	}
 	if len(f.Lists)+len(f.Files)+len(f.SigningKeys) == 0 || len(f.Lists) > 0 && len(f.Keyrings) == 0 && !f.AllowUnsigned {
 		return rejects, nil // nothing is known, as Words says

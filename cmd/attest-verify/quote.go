@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"diglim/internal/cli"
 	"diglim/internal/digest"
@@ -20,18 +21,23 @@ import (
 // the values before collect gives up.
 const quoteTries = 10
 
-// quoted is a quote and what goes with it, in the form of its files.
-type quoted struct {
-	attest, signature, values, public, pem []byte
+// quotes are quotes of one key, in the form of their files.
+type quotes struct {
+	public, pem []byte // of the key
+	each        []quoted
 }
 
-// quote has the TPM quote PCRs of the sha256 bank. The values that it returns
-// are those quoted: it verifies its own quote, and quotes again if a PCR was
-// extended meanwhile.
-func quote(t transport.TPM, keyType string, nonce []byte, pcrs []int) (q quoted, err error) {
+type quoted struct {
+	attest, signature, values []byte
+}
+
+// quote has the TPM quote each of the selections, with one key. The values that
+// it returns are those quoted: it verifies its own quotes, and quotes again if a
+// PCR was extended meanwhile.
+func quote(t transport.TPM, keyType string, nonce []byte, selections ...tpm.Selection) (q quotes, err error) {
 	ak, err := createAK(t, keyType)
 	if err != nil {
-		return quoted{}, err
+		return quotes{}, err
 	}
 	defer func() {
 		_, flush := tpm2.FlushContext{FlushHandle: ak.ObjectHandle}.Execute(t)
@@ -40,16 +46,50 @@ func quote(t transport.TPM, keyType string, nonce []byte, pcrs []int) (q quoted,
 	q.public = ak.OutPublic.Bytes()
 	key, err := tpm.ParsePublic(q.public)
 	if err != nil {
-		return quoted{}, fmt.Errorf("the TPM's key: %w", err)
+		return quotes{}, fmt.Errorf("the TPM's key: %w", err)
 	}
 	q.pem = key.PEM()
+	for _, s := range selections {
+		one, err := quoteSelection(t, ak, key, nonce, s)
+		if err != nil {
+			return quotes{}, err
+		}
+		q.each = append(q.each, one)
+	}
+	return q, nil
+}
+
+func quoteSelection(t transport.TPM, ak *tpm2.CreatePrimaryResponse, key *tpm.Key, nonce []byte, s tpm.Selection) (q quoted, err error) {
 	for range quoteTries {
-		err = q.try(t, ak, key, nonce, pcrs)
+		err = q.try(t, ak, key, nonce, s)
 		if !errors.Is(err, tpm.ErrPCRDigest) {
 			return q, err
 		}
 	}
 	return quoted{}, cli.Hint(fmt.Errorf("PCRs changed during each of %d quotes", quoteTries), "try again when less is being started")
+}
+
+// activeBanks are the banks that the TPM has PCRs in, in its order, without
+// those of algorithms that are not known.
+func activeBanks(t transport.TPM) (banks []digest.Algorithm, err error) {
+	r, err := tpm2.GetCapability{Capability: tpm2.TPMCapPCRs, PropertyCount: 1}.Execute(t)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the TPM's banks: %w", err)
+	}
+	assigned, err := r.CapabilityData.Data.AssignedPCR()
+	if err != nil {
+		return nil, fmt.Errorf("the TPM's banks: %w", err)
+	}
+	for _, s := range assigned.PCRSelections {
+		bank, err := digest.ByTPM(uint16(s.Hash))
+		if err == nil && slices.Max(append(s.PCRSelect, 0)) > 0 {
+			banks = append(banks, bank)
+		}
+	}
+	if len(banks) == 0 {
+		return nil, errors.New("the TPM has no bank of an algorithm that is known")
+	}
+	return banks, nil
 }
 
 // openTPM opens a device, or the unix socket of a TPM in software.
@@ -113,18 +153,18 @@ func createAK(t transport.TPM, keyType string) (*tpm2.CreatePrimaryResponse, err
 
 // try quotes and reads the values once. The error is tpm.ErrPCRDigest if they
 // do not belong together.
-func (q *quoted) try(t transport.TPM, ak *tpm2.CreatePrimaryResponse, key *tpm.Key, nonce []byte, pcrs []int) error {
+func (q *quoted) try(t transport.TPM, ak *tpm2.CreatePrimaryResponse, key *tpm.Key, nonce []byte, s tpm.Selection) error {
 	r, err := tpm2.Quote{
 		SignHandle:     tpm2.AuthHandle{Handle: ak.ObjectHandle, Name: ak.Name, Auth: tpm2.PasswordAuth(nil)},
 		QualifyingData: tpm2.TPM2BData{Buffer: nonce},
 		InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
-		PCRSelect:      selection(pcrs),
+		PCRSelect:      pcrSelection(s),
 	}.Execute(t)
 	if err != nil {
 		return fmt.Errorf("quote: %w", err)
 	}
 	q.attest, q.signature = bytes.Clone(r.Quoted.Bytes()), tpm2.Marshal(r.Signature)
-	values, err := readPCRs(t, pcrs)
+	values, err := readPCRs(t, s)
 	if err != nil {
 		return err
 	}
@@ -144,30 +184,29 @@ func (q *quoted) try(t transport.TPM, ak *tpm2.CreatePrimaryResponse, key *tpm.K
 }
 
 // readPCRs reads one PCR a command, for a TPM returns as many as it likes.
-func readPCRs(t transport.TPM, pcrs []int) (tpm.Values, error) {
+func readPCRs(t transport.TPM, s tpm.Selection) (tpm.Values, error) {
 	values := tpm.Values{}
-	for _, i := range pcrs {
-		r, err := tpm2.PCRRead{PCRSelectionIn: selection([]int{i})}.Execute(t)
+	for p := range s.All() {
+		r, err := tpm2.PCRRead{PCRSelectionIn: pcrSelection(tpm.Selection{{Bank: p.Bank, Mask: 1 << p.Index}})}.Execute(t)
 		if err != nil {
-			return nil, fmt.Errorf("read PCR %d: %w", i, err)
+			return nil, fmt.Errorf("read %s: %w", p, err)
 		}
 		if len(r.PCRValues.Digests) != 1 {
-			return nil, fmt.Errorf("read PCR %d: the TPM has no sha256 bank", i)
+			return nil, cli.Hint(fmt.Errorf("read %s: the TPM has no such bank", p), "see tpm2_getcap pcrs, and the firmware's setup; give others with --bank")
 		}
-		d, err := digest.New(digest.SHA256, r.PCRValues.Digests[0].Buffer)
-		if err != nil {
-			return nil, fmt.Errorf("read PCR %d: %w", i, err)
+		if values[p], err = digest.New(p.Bank, r.PCRValues.Digests[0].Buffer); err != nil {
+			return nil, fmt.Errorf("read %s: %w", p, err)
 		}
-		values[tpm.PCR{Bank: digest.SHA256, Index: i}] = d
 	}
 	return values, nil
 }
 
-// selection selects PCRs of the sha256 bank.
-func selection(pcrs []int) tpm2.TPMLPCRSelection {
-	var bitmap [tpm.PCRCount / 8]byte
-	for _, i := range pcrs {
-		bitmap[i/8] |= 1 << (i % 8)
+// pcrSelection is a selection as go-tpm has it, of banks that a TPM can have.
+func pcrSelection(s tpm.Selection) (list tpm2.TPMLPCRSelection) {
+	for _, b := range s {
+		id, _ := b.Bank.TPM()
+		list.PCRSelections = append(list.PCRSelections, tpm2.TPMSPCRSelection{
+			Hash: tpm2.TPMAlgID(id), PCRSelect: []byte{byte(b.Mask), byte(b.Mask >> 8), byte(b.Mask >> 16)}})
 	}
-	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: bitmap[:]}}}
+	return list
 }

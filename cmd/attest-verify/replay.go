@@ -13,6 +13,7 @@ import (
 	"diglim/internal/digest"
 	"diglim/internal/evidence"
 	"diglim/tpm"
+	"diglim/tpm/cel"
 	"diglim/tpm/eventlog"
 	"diglim/tpm/imalog"
 
@@ -30,8 +31,8 @@ func replayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay [--bank NAME] [--ima-log FILE] [--firmware-log FILE] [EVIDENCE_DIR]",
 		Short: "print the PCR values that logs make",
-		Long: `Replays the firmware log and the IMA log, to their ends, and prints what the
-PCRs come to. Nothing is compared and nothing is judged: a log proves nothing by
+		Long: `Replays the firmware log, those of the running system and the IMA log, to their
+ends, and prints what the PCRs come to. Nothing is compared and nothing is judged: a log proves nothing by
 itself.
 
 PCRs without events are printed too, with the value that they start with. The
@@ -76,10 +77,11 @@ type replayedKey struct {
 }
 
 type replayedPCR struct {
-	PCR    int           `json:"pcr"`
-	Value  digest.Digest `json:"value"`
-	Events int           `json:"events"` // that extended it
-	Log    string        `json:"log"`    // firmware or IMA
+	PCR     int           `json:"pcr"`
+	Value   digest.Digest `json:"value"`
+	Events  int           `json:"events"`            // that extended it
+	Log     string        `json:"log"`               // firmware or IMA
+	Records int           `json:"records,omitempty"` // of the running system's logs, after the events
 }
 
 // run replays both logs. With an error there may be values up to it.
@@ -105,7 +107,7 @@ func (r *replay) run(args []string) (replayed, error) {
 		return p, cli.Hint(errors.New("no log"), "give an evidence directory, --ima-log or --firmware-log")
 	}
 	if firmware != nil {
-		err = p.firmware(bank, firmware)
+		err = errors.Join(p.firmware(bank, firmware), p.later(bank, dir))
 	}
 	if ima != nil {
 		err = errors.Join(err, p.ima(bank, ima, r.padded), done())
@@ -163,7 +165,37 @@ func (p *replayed) firmware(bank digest.Algorithm, log []byte) error {
 		return errors.Join(err, fmt.Errorf("firmware log: no digests of bank %s, there are %v", bank, l.Banks))
 	}
 	for i, register := range registers {
-		p.PCRs = append(p.PCRs, replayedPCR{i, register.Value, register.Events, "firmware"})
+		p.PCRs = append(p.PCRs, replayedPCR{PCR: i, Value: register.Value, Events: register.Events, Log: "firmware"})
+	}
+	return err
+}
+
+// later extends what firmware left by what the running system measured, if the
+// evidence has logs of that.
+func (p *replayed) later(bank digest.Algorithm, dir string) (err error) {
+	if dir == "" || len(p.PCRs) != tpm.PCRCount {
+		return nil
+	}
+	for _, name := range []string{evidence.SystemdFile, evidence.DiglimFile} {
+		log, e := readFile(filepath.Join(dir, name), limitOf(name))
+		if errors.Is(e, fs.ErrNotExist) {
+			continue
+		}
+		if e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		records, e := cel.Parse(log)
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", name, e))
+		}
+		for _, r := range records {
+			if d, ok := r.Digest(bank); ok && r.PCR >= 0 {
+				row := &p.PCRs[r.PCR]
+				row.Value = digest.Sum(bank, row.Value.Bytes(), d.Bytes())
+				row.Records++
+			}
+		}
 	}
 	return err
 }
@@ -208,12 +240,12 @@ func (p *replayed) chains(chains [tpm.PCRCount]*imalog.Replay, entries [tpm.PCRC
 		if c == nil {
 			continue
 		}
-		row := replayedPCR{pcr, c.Value(), entries[pcr], "IMA"}
+		row := replayedPCR{PCR: pcr, Value: c.Value(), Events: entries[pcr], Log: "IMA"}
 		switch {
 		case len(p.PCRs) != tpm.PCRCount:
 			p.PCRs = append(p.PCRs, row)
-		case p.PCRs[pcr].Events > 0:
-			err = errors.Join(err, fmt.Errorf("PCR %d is in both logs: nothing says in which order it was extended", pcr))
+		case p.PCRs[pcr].Events+p.PCRs[pcr].Records > 0:
+			err = errors.Join(err, fmt.Errorf("PCR %d is in IMA's log and in another: nothing says in which order it was extended", pcr))
 		default:
 			p.PCRs[pcr] = row
 		}
@@ -228,8 +260,11 @@ func (p *replayed) writeText(w io.Writer) error {
 		switch {
 		case r.Log == "IMA":
 			fmt.Fprintln(b, logEntries(r.Events))
-		case r.Events > 0:
-			fmt.Fprintln(b, cli.Plural(r.Events, "firmware event"))
+		case r.Events+r.Records > 0:
+			if fmt.Fprint(b, cli.Plural(r.Events, "firmware event")); r.Records > 0 {
+				fmt.Fprint(b, ", ", cli.Plural(r.Records, "record"))
+			}
+			fmt.Fprintln(b)
 		default:
 			fmt.Fprintln(b, "not extended")
 		}

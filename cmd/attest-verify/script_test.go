@@ -84,6 +84,7 @@ func TestScript(t *testing.T) {
 			"flip":      cmdFlip,
 			"cutlog":    cmdCut,
 			"behead":    cmdBehead,
+			"rs":        cmdRecords,
 			"list":      cmdList(t, map[string]*openpgp.Entity{"vendor": vendor, "stranger": stranger}),
 		},
 	})
@@ -129,6 +130,15 @@ func cmdSetPolicy(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	text := re.ExpandString(nil, strings.ReplaceAll(args[1], `\n`, "\n"), from, at)
 	ts.Check(os.WriteFile(ts.MkAbs(args[3]), []byte(from[:at[0]]+string(text)+from[at[1]:]), 0o644))
+}
+
+// rs FILE TO: puts the byte that begins a record in front of each line.
+func cmdRecords(ts *testscript.TestScript, _ bool, args []string) {
+	var records strings.Builder
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		records.WriteString("\x1e" + line)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(records.String()), 0o644))
 }
 
 // cutlog FILE N: drop the last N bytes.
@@ -256,6 +266,14 @@ func cmdMachine(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(powerOn(dir, startup))
 }
 
+func sha256PCRs(indices ...int) tpm.Selection {
+	var mask uint32
+	for _, i := range indices {
+		mask |= 1 << i
+	}
+	return tpm.Selection{{Bank: digest.SHA256, Mask: mask}}
+}
+
 // A restless host extends a PCR after each of its first quotes.
 type restless struct {
 	transport.TPM
@@ -283,28 +301,28 @@ func TestPCRExtendedWhileQuoting(t *testing.T) {
 		}
 	}
 	for _, times := range []int{0, 1, quoteTries - 1} {
-		q, err := quote(&restless{device, extend, times}, "ecc", nonce, []int{0, 10})
+		q, err := quote(&restless{device, extend, times}, "ecc", nonce, sha256PCRs(0, 10))
 		if err != nil {
 			t.Errorf("extended %d times: %v", times, err)
 			continue
 		}
-		parsed, err := tpm.ParseQuote(q.attest)
+		parsed, err := tpm.ParseQuote(q.each[0].attest)
 		if err != nil {
 			t.Fatal(err)
 		}
-		claimed, err := tpm.ParseValues(q.values, parsed.Selection)
+		claimed, err := tpm.ParseValues(q.each[0].values, parsed.Selection)
 		if err != nil {
 			t.Fatal(err)
 		}
-		now, err := readPCRs(device, []int{0, 10})
+		now, err := readPCRs(device, sha256PCRs(0, 10))
 		if err != nil || !maps.Equal(claimed, now) {
 			t.Errorf("extended %d times: %v, %v", times, claimed, err)
 		}
 	}
-	if _, err := quote(&restless{device, extend, quoteTries}, "ecc", nonce, []int{0, 10}); err == nil || !strings.Contains(err.Error(), "PCRs changed") {
+	if _, err := quote(&restless{device, extend, quoteTries}, "ecc", nonce, sha256PCRs(0, 10)); err == nil || !strings.Contains(err.Error(), "PCRs changed") {
 		t.Errorf("extended every time: %v", err)
 	}
-	if _, err := quote(&restless{device, extend, quoteTries}, "ecc", nonce, []int{0}); err != nil {
+	if _, err := quote(&restless{device, extend, quoteTries}, "ecc", nonce, sha256PCRs(0)); err != nil {
 		t.Errorf("a PCR that is not quoted was extended: %v", err)
 	}
 }
@@ -327,7 +345,7 @@ func cmdMeasure(ts *testscript.TestScript, _ bool, args []string) {
 		for i := range 8 {
 			ts.Check(extendPCR(t, i, digest.Sum(digest.SHA256, fmt.Append(nil, "firmware ", i))))
 		}
-		values, err := readPCRs(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
+		values, err := readPCRs(t, sha256PCRs(0, 1, 2, 3, 4, 5, 6, 7, 8, 9))
 		ts.Check(err)
 		entries = append(entries, tpmtest.NewEntry("boot_aggregate", aggregate(values)))
 	}

@@ -79,6 +79,13 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 		}
 		fmt.Fprintln(b)
 	}
+	if a.Booted != nil {
+		fmt.Fprintf(b, "  booted    %s", cli.Text(a.Booted.Image))
+		if len(a.Booted.Phases) > 0 {
+			fmt.Fprintf(b, ", reached %s", strings.Join(a.Booted.Phases, ", "))
+		}
+		fmt.Fprintln(b)
+	}
 	if a.Lists.Unsigned > 0 {
 		fmt.Fprintf(b, "  caution   %s that nobody signed believed\n", cli.Plural(a.Lists.Unsigned, "list"))
 	}
@@ -94,6 +101,9 @@ func (a *answer) writeText(w io.Writer, verbose bool) error {
 				from = "a digest list"
 			}
 			fmt.Fprintf(b, "  known     entry %s   %s   %s   %s\n", cli.Count(k.Entry), k.Path, k.Digest, cli.Text(from))
+		}
+		for _, s := range a.Stated {
+			fmt.Fprintf(b, "  measured  PCR %-2d  %s\n", s.PCR, cli.Text(s.Text))
 		}
 	}
 	for i, m := range a.Unproven {

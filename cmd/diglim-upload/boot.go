@@ -229,7 +229,7 @@ func setFlags(f *flag.FlagSet, text string) (onfail string, err error) {
 			if given, err = parseOnfail(value); err == nil {
 				onfail = given
 			}
-		case "root", "json":
+		case "interface", "root", "json":
 			err = fmt.Errorf("%s has no place here", name)
 		default:
 			flag := "--" + name
@@ -341,11 +341,15 @@ func (l *logger) put(line string) {
 func asInit() {
 	var root unix.Statfs_t
 	if os.Getpid() != 1 || unix.Statfs("/", &root) != nil || root.Type != unix.RAMFS_MAGIC && root.Type != unix.TMPFS_MAGIC {
-		return // such as the first process of a container
+		return // in a container, say
 	}
 	undo, err := kernel.EnsureMounted()
 	if err != nil {
 		cli.PrintError(os.Stderr, err)
+	}
+	if early, err := systemMachine().early(); err == nil && !early {
+		undo()
+		return
 	}
 	next, args := "/init", os.Args[1:]
 	if run([]string{"boot"}, os.Stdout, os.Stderr) == exitEmergency {

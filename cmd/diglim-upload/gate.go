@@ -195,7 +195,7 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 			return o, err
 		}
 	}
-	p := prover{ring: ring, unsigned: !s.locked, measured: measuredWith(s.cmdline, string(crypto))}
+	p := prover{ring: ring, unsigned: !s.locked, root: a.gate.root, measured: measuredWith(s.cmdline, string(crypto))}
 	if a.verb != replace && old != nil {
 		b.AddImage(old)
 		p.old = old

@@ -71,7 +71,6 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 		case st.Dev != top.Dev || d.IsDir() || seen[st.Ino]:
 			return nil
 		}
-		seen[st.Ino] = true
 		rel, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
@@ -79,6 +78,7 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 		x, ok, err := hashCode(path, measured.IsCode("/"+rel, st.Mode, false), alg)
 		if ok {
 			digests = append(digests, x)
+			seen[st.Ino] = true
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // gone meanwhile

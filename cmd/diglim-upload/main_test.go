@@ -49,5 +49,5 @@ func TestScripts(t *testing.T) {
 }
 
 func TestManPage(t *testing.T) {
-	clitest.ManPage(t, "diglim-upload", run, "add", "replace", "del", "status", "query", "count", "watch", "stop")
+	clitest.ManPage(t, "diglim-upload", run, "add", "replace", "del", "status", "query", "count", "boot", "watch", "stop")
 }

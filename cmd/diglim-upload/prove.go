@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 
 	"diglim/digestlist"
@@ -26,6 +27,7 @@ import (
 type prover struct {
 	ring     *trust.Ring
 	unsigned bool             // lists without a signature may come from the initramfs
+	root     string           // of the system to come, "" for none: its links do not make a list one of the initramfs
 	measured digest.Algorithm // that files are hashed with
 	old      *set.Image       // in force; nil if none is, or what it holds does not matter
 
@@ -58,7 +60,8 @@ func (p *prover) prove(b *set.Builder, paths []string, measure func(path string,
 					return
 				}
 				next++
-				initramfs, err := r.read(paths[i], p.unsigned)
+				foreign := p.root != "" && strings.HasPrefix(paths[i], filepath.Clean(p.root)+"/")
+				initramfs, err := r.read(paths[i], p.unsigned && !foreign)
 				if err == nil {
 					err = measure(paths[i], r.content)
 				}

@@ -84,7 +84,7 @@ var explanations = map[Code]explanation{
 		"The firmware's log has an event of a type that the specification does not have, on a PCR that decides. Its meaning cannot be told.",
 		"Find out what makes it: it may be a vendor's own, or one that should have been judged under another name. If it belongs there, a statement event in the policy lets that type pass on that PCR."},
 	LateEvent: {
-		"An event on a PCR of the firmware comes after the separator, or after the hand-over to the system: what it claims to be is over by then.",
+		"An event on a PCR of the firmware comes after the separator or after the hand-over to the system, or the running system says that it extended that PCR itself: what belongs there is over by then.",
 		"Find out what made it; treat it as tampering if nobody can say."},
 	NoSecureBoot: {
 		"The firmware's log says, proven by PCR 7, that Secure Boot was off.",
@@ -92,6 +92,24 @@ var explanations = map[Code]explanation{
 	SecureBootState: {
 		"Whether Secure Boot was on cannot be told: no proven event says so, or more than one does.",
 		"Look at the events on PCR 7 in the firmware's log."},
+	SystemLogDiffers: {
+		"The firmware's log, and what systemd or diglim-upload wrote down of their own measurements, make another value of a PCR than the quoted one.",
+		"Collect again, the logs too. If it stays so, the logs were tampered with, or something extended the PCR and did not log it."},
+	UnexpectedImage: {
+		"PCR 11 does not have a value that a unified kernel image of the policy makes: another image was started, a later phase is not one of systemd's, or none was started at all.",
+		"Find out what was started. If it was a new kernel, add a statement uki with it to the policy, and drop the old one later."},
+	OtherBootLoader: {
+		"The firmware's log, proven by PCR 4, has something that was started and that the policy does not name, or nothing that was started.",
+		"Find out what the event is about. If it belongs there, add a statement boot-loader, with the file or the digest, or uki for a kernel image."},
+	OtherCommandLine: {
+		"The kernel measured another command line than any that the policy has.",
+		"Find out who changed it. If it was you, add a statement kernel-command-line to the policy."},
+	CommandLineUnclear: {
+		"The first event on PCR 9 is not the kernel's own measurement of its command line, so that nothing proves which it was.",
+		"Start the kernel by its EFI stub, a unified kernel image or systemd-boot, or expect values of PCRs with the statement pcr."},
+	OtherInitrd: {
+		"The kernel measured another initramfs than any that the policy has, or none.",
+		"Find out who made it. If it was an update, add a statement initramfs with the new digest to the policy."},
 
 	TPMWentBack: {
 		"The TPM's counters are behind those last seen, which no TPM does by itself: old evidence is being replayed, or a TPM in software was put back to a snapshot.",

@@ -19,20 +19,21 @@ const (
 )
 
 // firmware compares every PCR that the policy names with what the firmware's
-// log makes of it, whether the log has events for it or not.
+// log makes of it, whether the log has events for it or not, and what the logs of
+// the running system add.
 //
 // That a log replays says that it is the log of this boot, not that it was the
 // right boot: whoever extends a PCR can write that into the log. What an event
 // is called decides nothing; its data counts where it is what was hashed.
-func (j *judge) firmware(log []byte) {
+func (j *judge) firmware(ev Evidence) {
 	if len(j.policy.Firmware) == 0 {
 		return
 	}
-	if len(log) == 0 {
+	if len(ev.Firmware) == 0 {
 		j.find(Finding{Code: Missing, Leaves: CouldNotTell, Why: "firmware log missing"})
 		return
 	}
-	l, err := eventlog.Parse(log)
+	l, err := eventlog.Parse(ev.Firmware)
 	if err != nil {
 		j.find(Finding{Code: Malformed, Leaves: CouldNotTell, Why: "firmware log: " + err.Error()})
 	}
@@ -41,6 +42,7 @@ func (j *judge) firmware(log []byte) {
 		j.find(Finding{Code: FirmwareBank, Leaves: CouldNotTell, Why: fmt.Sprintf("the firmware log has no %s digests", j.policy.Bank)})
 		return
 	}
+	later, errLater := j.later(ev)
 	if j.pcrs == nil {
 		return // the quote's finding says it all
 	}
@@ -48,15 +50,21 @@ func (j *judge) firmware(log []byte) {
 	for _, pcr := range j.policy.Firmware {
 		r := registers[pcr]
 		quoted, ok := j.pcrs.Value(j.policy.Bank, pcr)
+		records, arrives := later.arrive(pcr, r.Value, quoted)
 		switch {
 		case !ok:
 			j.find(Finding{Code: PCRNotQuoted, Leaves: CouldNotTell, Why: fmt.Sprintf("PCR %d of the %s bank is not quoted", pcr, j.policy.Bank)})
 		case pcr < platformPCRs && quoted == r.Start:
 			j.find(Finding{Code: NotExtended, Leaves: NotTrusted, Digest: quoted, Why: fmt.Sprintf("PCR %d was never extended: no firmware measured the boot", pcr)})
-		case quoted == r.Value:
+		case arrives:
 			explained[pcr] = true
-			j.verdict.Firmware = append(j.verdict.Firmware, Register{pcr, quoted, r.Events})
-		case err == nil: // a log that is not whole may lack what arrives at the value
+			j.verdict.Firmware = append(j.verdict.Firmware, Register{PCR: pcr, Value: quoted, Events: r.Events, Records: len(records)})
+			j.records(pcr, records)
+		case err != nil || errLater != nil: // a log that is not whole may lack what arrives at the value
+		case len(later[pcr]) > 0:
+			why := fmt.Sprintf("the firmware log's %d events on PCR %d make another value than the quoted one, and so do the %d records of the system's logs after them", r.Events, pcr, len(later[pcr]))
+			j.find(Finding{Code: SystemLogDiffers, Leaves: NotTrusted, Digest: r.Value, Expected: quoted, Why: why})
+		default:
 			why := fmt.Sprintf("the firmware log's %d events on PCR %d make another value than the quoted one", r.Events, pcr)
 			if l.Size > nearlyFull && l.Size <= full {
 				why += "; it is nearly 64 KiB, where many firmwares stop to log"
@@ -68,6 +76,8 @@ func (j *judge) firmware(log []byte) {
 	if j.policy.SecureBoot && explained[secureBootPCR] {
 		j.secureBoot(l)
 	}
+	j.started(l, explained[:])
+	j.commandLine(l, explained[:])
 }
 
 // maxUnknown is how many kinds of unknown events, by PCR and type, are found.
@@ -88,6 +98,9 @@ func (j *judge) events(l *eventlog.Log, explained []bool) {
 			continue
 		}
 		data, _ := e.Proven(j.policy.Bank)
+		if text, ok := e.Text(j.policy.Bank); ok && e.PCR >= platformPCRs {
+			j.state(Statement{PCR: e.PCR, Event: e.Number, Text: text})
+		}
 		found := func(code Code, leaves Outcome, why string) {
 			d, _ := e.Digest(j.policy.Bank)
 			j.find(Finding{Code: code, Leaves: leaves, Event: e.Number, Digest: d, Why: fmt.Sprintf("event %d, %s on PCR %d, %s", e.Number, e.Type, e.PCR, why)})
@@ -107,19 +120,25 @@ func (j *judge) events(l *eventlog.Log, explained []bool) {
 		if e.PCR >= platformPCRs {
 			continue // the system's own
 		}
-		isSeparator := bytes.Equal(data, []byte{0, 0, 0, 0}) || bytes.Equal(data, []byte{0xff, 0xff, 0xff, 0xff})
+		separator := isSeparator(data)
 		switch {
 		case late[e.PCR]:
 		case booted:
 			late[e.PCR] = true
 			found(LateEvent, NotTrusted, "comes after the firmware handed over to the system")
-		case separated[e.PCR] && onlyBefore[e.PCR] && !isSeparator:
+		case separated[e.PCR] && onlyBefore[e.PCR] && !separator:
 			late[e.PCR] = true
 			found(LateEvent, NotTrusted, "comes after the separator, which ends what the firmware measures")
 		}
-		separated[e.PCR] = separated[e.PCR] || isSeparator
+		separated[e.PCR] = separated[e.PCR] || separator
 		booted = booted || string(data) == "Exit Boot Services Returned with Success"
 	}
+}
+
+// isSeparator reports whether data ends what a firmware measures to a PCR, well or
+// with an error.
+func isSeparator(data []byte) bool {
+	return bytes.Equal(data, []byte{0, 0, 0, 0}) || bytes.Equal(data, []byte{0xff, 0xff, 0xff, 0xff})
 }
 
 // onlyBefore are the PCRs to which nothing is measured after their separator.

@@ -2,6 +2,7 @@ package attest_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"diglim/internal/digest"
 	"diglim/internal/policy"
 	"diglim/tpm"
+	"diglim/tpm/cel"
 	"diglim/tpm/eventlog"
 	"diglim/tpm/tpmtest"
 )
@@ -22,6 +24,37 @@ type machine struct {
 	booted  []tpmtest.FirmwareEvent // as measured
 	startup int                     // locality
 	banks   []digest.Algorithm      // of the log
+
+	values map[int]digest.Digest // of PCRs, however they came to be
+
+	systemd, diglim []record // what the running system measured and logged
+}
+
+// A record is of a running system's log.
+type record struct {
+	pcr   int
+	text  string // measured
+	says  string // in the log; empty: text
+	where string // "" both measured and logged, "measured" or "logged"
+}
+
+func celLog(kind string, records []record) []byte {
+	var b []byte
+	for _, r := range records {
+		if r.where == "measured" {
+			continue
+		}
+		content := r.text
+		if r.says != "" {
+			content = r.says
+		}
+		if kind == cel.Systemd {
+			content = fmt.Sprintf(`{"string":%q,"bootId":"0123"}`, content)
+		}
+		b = fmt.Appendf(b, "\x1e"+`{"pcr":%d,"digests":[{"hashAlg":"sha256","digest":"%s"}],"content_type":"%s","content":%s}`+"\n",
+			r.pcr, digest.Sum(digest.SHA256, []byte(r.text)).Hex(), kind, content)
+	}
+	return b
 }
 
 // variable is an event about one of UEFI's own variables.
@@ -49,9 +82,17 @@ func (m *machine) judge(t *testing.T) attest.Verdict {
 	value := func(i int) digest.Digest {
 		return tpmtest.ExtendFirmware(eventlog.Start(digest.SHA256, i, m.startup), i, m.booted...)
 	}
+	later := func(i int, d digest.Digest) digest.Digest {
+		for _, r := range slices.Concat(m.systemd, m.diglim) {
+			if r.pcr == i && r.where != "logged" {
+				d = digest.Sum(digest.SHA256, d.Bytes(), digest.Sum(digest.SHA256, []byte(r.text)).Bytes())
+			}
+		}
+		return d
+	}
 	var all []byte
 	for i := range 10 {
-		all = value(i).Append(all)
+		all = later(i, value(i)).Append(all)
 	}
 	log := slices.Clone(m.log)
 	log[0].Digest = digest.Sum(digest.SHA256, all)
@@ -60,9 +101,12 @@ func (m *machine) judge(t *testing.T) attest.Verdict {
 	bank := tpmtest.Bank{Alg: tpmtest.SHA256, PCRs: m.pcrs}
 	values := tpm.Values{}
 	for _, i := range m.pcrs {
-		d := value(i)
+		d := later(i, value(i))
 		if i == policy.IMAPCR {
 			d = tpmtest.Extend(d, i, real...)
+		}
+		if made, ok := m.values[i]; ok {
+			d = made
 		}
 		bank.Values = append(bank.Values, d.Bytes())
 		values[tpm.PCR{Bank: digest.SHA256, Index: i}] = d
@@ -80,6 +124,7 @@ func (m *machine) judge(t *testing.T) attest.Verdict {
 		t.Fatal(err)
 	}
 	ev.Firmware = tpmtest.FirmwareLog(m.banks, m.events...)
+	ev.Systemd, ev.Diglim = celLog(cel.Systemd, m.systemd), celLog(cel.Diglim, m.diglim)
 	if m.change != nil {
 		m.change(&ev)
 	}

@@ -134,6 +134,7 @@ func (j *judge) quote(ev Evidence, ch Challenge) {
 		Name:     hex.EncodeToString(key.Name()),
 	}
 	j.boot()
+	j.image()
 	j.machine(q.State)
 	if len(ch.AK) > 0 {
 		j.enrolled(key)

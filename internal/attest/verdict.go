@@ -46,7 +46,9 @@ type Verdict struct {
 	Proven     int      `json:"proven"`        // covered by the quote
 	Violations int      `json:"violations"`    // among the proven
 
-	Firmware []Register `json:"firmware"` // PCRs that the firmware's log explains, of those that it has to
+	Firmware []Register  `json:"firmware"`         // PCRs that the firmware's log explains, of those that it has to
+	Stated   []Statement `json:"stated"`           // what these logs say, proven, of PCRs from 8 on
+	Booted   *Booted     `json:"booted,omitempty"` // if the policy names images
 
 	// Checkpoint is for the next challenge; only of a trusted host.
 	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
@@ -133,9 +135,10 @@ type Packaged struct {
 
 // A Register is a PCR whose quoted value a log explains.
 type Register struct {
-	PCR    int           `json:"pcr"`
-	Value  digest.Digest `json:"value"`
-	Events int           `json:"events"`
+	PCR     int           `json:"pcr"`
+	Value   digest.Digest `json:"value"`
+	Events  int           `json:"events"`
+	Records int           `json:"records,omitempty"` // of the running system's logs, after the events
 }
 
 // Measured is an entry about a file.
@@ -187,6 +190,13 @@ const (
 	LateEvent       Code = "late-event"
 	NoSecureBoot    Code = "secure-boot-off"
 	SecureBootState Code = "secure-boot-unclear"
+
+	SystemLogDiffers   Code = "system-log-does-not-replay"
+	UnexpectedImage    Code = "kernel-image-not-expected"
+	OtherBootLoader    Code = "boot-loader-not-expected"
+	OtherCommandLine   Code = "command-line-differs"
+	CommandLineUnclear Code = "command-line-unclear"
+	OtherInitrd        Code = "initramfs-differs"
 )
 
 // Findings about an entry.

@@ -18,24 +18,60 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"diglim/internal/attest"
+	"diglim/internal/digest"
 	"diglim/tpm"
 )
 
-// The files of an evidence directory.
+// The files of an evidence directory. A quote has three, which are called
+// QuoteName or, if there is a quote a bank, BankName, and a suffix.
 const (
-	QuoteFile     = "quote.msg"  // TPMS_ATTEST, as tpm2_quote -m
-	SignatureFile = "quote.sig"  // TPMT_SIGNATURE, as tpm2_quote -s
-	PCRsFile      = "quote.pcrs" // PCR values, as tpm2_quote -o
-	AKFile        = "ak.pub"     // TPMT_PUBLIC
-	AKPEMFile     = "ak.pem"     // the same key
-	NonceFile     = "nonce.hex"  // what the quote answers
-	IMAFile       = "ima.bin"    // binary_runtime_measurements
-	IMATextFile   = "ima.ascii"  // ascii_runtime_measurements, where there is no IMAFile
-	FirmwareFile  = "bios.bin"   // binary_bios_measurements
+	AKFile       = "ak.pub"      // TPMT_PUBLIC
+	AKPEMFile    = "ak.pem"      // the same key
+	NonceFile    = "nonce.hex"   // what the quote answers
+	IMAFile      = "ima.bin"     // binary_runtime_measurements
+	IMATextFile  = "ima.ascii"   // ascii_runtime_measurements, where there is no IMAFile
+	FirmwareFile = "bios.bin"    // binary_bios_measurements
+	SystemdFile  = "systemd.cel" // tpm2-measure.log
+	DiglimFile   = "diglim.cel"  // measure.cel
+
+	QuoteName       = "quote"
+	QuoteSuffix     = ".msg"  // TPMS_ATTEST, as tpm2_quote -m
+	SignatureSuffix = ".sig"  // TPMT_SIGNATURE, as tpm2_quote -s
+	PCRsSuffix      = ".pcrs" // PCR values, as tpm2_quote -o
+
+	QuoteFile     = QuoteName + QuoteSuffix
+	SignatureFile = QuoteName + SignatureSuffix
+	PCRsFile      = QuoteName + PCRsSuffix
 )
+
+// BankName is what the files of a quote over one bank are called.
+func BankName(bank digest.Algorithm) string { return QuoteName + "-" + bank.String() }
+
+// quoteNames are all names of quotes, that of one over all banks first.
+func quoteNames() []string {
+	names := []string{QuoteName}
+	for bank := digest.MD4; bank.Valid(); bank++ {
+		if _, ok := bank.TPM(); ok {
+			names = append(names, BankName(bank))
+		}
+	}
+	return names
+}
+
+// Known reports whether a directory may have a file of that name as evidence.
+func Known(name string) bool {
+	switch name {
+	case AKFile, AKPEMFile, NonceFile, IMAFile, IMATextFile, FirmwareFile, SystemdFile, DiglimFile:
+		return true
+	}
+	suffix := path.Ext(name)
+	return (suffix == QuoteSuffix || suffix == SignatureSuffix || suffix == PCRsSuffix) &&
+		slices.Contains(quoteNames(), strings.TrimSuffix(name, suffix))
+}
 
 // A Bundle is evidence of one machine.
 type Bundle struct {
@@ -44,6 +80,8 @@ type Bundle struct {
 	AK       []byte
 	IMALog   io.ReaderAt
 	Firmware []byte
+	Systemd  []byte
+	Diglim   []byte
 }
 
 // A Quote is a quote with what goes with it.
@@ -56,7 +94,7 @@ type Quote struct {
 // For returns the evidence with the one quote that covers a PCR or, if none
 // does, with the first.
 func (b *Bundle) For(pcr tpm.PCR) attest.Evidence {
-	ev := attest.Evidence{AK: b.AK, IMALog: b.IMALog, Firmware: b.Firmware}
+	ev := attest.Evidence{AK: b.AK, IMALog: b.IMALog, Firmware: b.Firmware, Systemd: b.Systemd, Diglim: b.Diglim}
 	for i, q := range b.Quotes {
 		covers := false
 		if parsed, err := tpm.ParseQuote(q.Attest); err == nil {
@@ -94,13 +132,18 @@ func Parse(b []byte) (*Bundle, error) {
 // FromFiles makes a bundle of the files of a directory, by name. Other names
 // than those above are ignored.
 func FromFiles(files map[string][]byte) *Bundle {
-	b := &Bundle{Format: "directory", AK: files[AKFile], Firmware: files[FirmwareFile]}
+	b := &Bundle{Format: "directory", AK: files[AKFile], Firmware: files[FirmwareFile], Systemd: files[SystemdFile], Diglim: files[DiglimFile]}
 	for _, name := range []string{IMATextFile, IMAFile} {
 		if log := files[name]; len(log) > 0 {
 			b.IMALog = bytes.NewReader(log)
 		}
 	}
-	b.Quotes = []Quote{{Attest(files[QuoteFile]), Signature(files[SignatureFile]), files[PCRsFile]}}
+	for _, name := range quoteNames() {
+		q := Quote{Attest(files[name+QuoteSuffix]), Signature(files[name+SignatureSuffix]), files[name+PCRsSuffix]}
+		if len(q.Attest) > 0 || len(q.Signature) > 0 || len(q.PCRs) > 0 {
+			b.Quotes = append(b.Quotes, q)
+		}
+	}
 	return b
 }
 
@@ -140,7 +183,7 @@ func parseTar(b []byte) (*Bundle, error) {
 			return nil, fmt.Errorf("tar: %w", err)
 		}
 		name := path.Clean(h.Name)
-		if !known(path.Base(name)) {
+		if !Known(path.Base(name)) {
 			continue
 		}
 		if h.Typeflag != tar.TypeReg || h.Size > left {
@@ -165,14 +208,6 @@ func parseTar(b []byte) (*Bundle, error) {
 	bundle := FromFiles(files)
 	bundle.Format = "tar"
 	return bundle, nil
-}
-
-func known(name string) bool {
-	switch name {
-	case QuoteFile, SignatureFile, PCRsFile, AKFile, AKPEMFile, NonceFile, IMAFile, IMATextFile, FirmwareFile:
-		return true
-	}
-	return false
 }
 
 // parseKeylime reads the agent's quote: "r", then quote, signature and PCR

@@ -39,6 +39,8 @@ type File struct {
 	AllowUnsigned bool     // believe lists that nobody signed
 	AllowWeak     bool     // believe signatures over MD5 and SHA-1
 	Files         []Rule   // known besides what the lists say
+	UKIs          []string // files of unified kernel images that may be started
+	BootLoaders   []string // files of other UEFI programs that may be started
 }
 
 // A Rule makes a file known that no package has.
@@ -60,7 +62,7 @@ func ParseFile(b []byte) (*File, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%d bytes, the limit is %d", len(b), maxFile)
 	}
-	p := parser{file: &File{Policy: Policy{Denied: map[digest.Digest]string{}, Events: map[Event]string{}}}, said: map[string]int{}}
+	p := parser{file: &File{Policy: Policy{Denied: map[digest.Digest]string{}, Events: map[Event]string{}, Initrds: map[digest.Digest]string{}, Started: map[digest.Digest]string{}}}, said: map[string]int{}}
 	n := 0
 	for line := range bytes.Lines(b) {
 		n++
@@ -157,31 +159,35 @@ type statement struct {
 }
 
 var statements = map[string]statement{
-	"policy":          {version, 1, 1, true, readVersion},
-	"ima":             {"BANK:PCR", 1, 1, true, readIMA},
-	"ak":              {"FILE", 1, 1, true, func(f *File, args []word) error { return readPath(&f.AK, args[0]) }},
-	"lists":           {"DIRECTORY", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.Lists, args[0]) }},
-	"keyring":         {"FILE|DIRECTORY", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.Keyrings, args[0]) }},
-	"signing-key":     {"FILE", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.SigningKeys, args[0]) }},
-	"ima-policy":      {"FILE", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.IMAPolicies, args[0]) }},
-	"quoted":          {"BANK:PCRS", 1, 1, false, func(f *File, args []word) error { return appendPCRs(&f.Quoted, args[0]) }},
-	"extended":        {"BANK:PCRS", 1, 1, false, func(f *File, args []word) error { return appendPCRs(&f.Extended, args[0]) }},
-	"pcr":             {`BANK:PCR HEX... ["REASON"]`, 2, 0, false, readExpectation},
-	"file":            {`DIGEST [at PATH] "REASON"`, 2, 4, false, readFile},
-	"deny":            {`DIGEST "REASON"`, 2, 2, false, readDeny},
-	"event":           {`TYPE PCR "REASON"`, 3, 3, false, readEvent},
-	"serial":          {"NUMBER", 1, 1, true, readSerial},
-	"valid-from":      {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.From, args[0], 0) }},
-	"valid-until":     {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.Until, args[0], 1) }},
-	"tpm-firmware":    {"at-least VERSION", 2, 2, true, readFirmware},
-	"firmware-log":    {"PCRS", 1, 1, true, readFirmwareLog},
-	"padded":          choice("report", "deny", func(f *File) *bool { return &f.ReportPadded }),
-	"unsigned-lists":  choice("accept", "deny", func(f *File) *bool { return &f.AllowUnsigned }),
-	"weak-signatures": choice("accept", "deny", func(f *File) *bool { return &f.AllowWeak }),
-	"violations":      choice("report", "deny", func(f *File) *bool { return &f.ReportViolations }),
-	"unknown-files":   choice("report", "deny", func(f *File) *bool { return &f.ReportUnknown }),
-	"secure-boot":     choice("required", "any", func(f *File) *bool { return &f.SecureBoot }),
-	"ak-attributes":   choice("required", "any", func(f *File) *bool { return &f.NamedKey }),
+	"policy":              {version, 1, 1, true, readVersion},
+	"ima":                 {"BANK:PCR", 1, 1, true, readIMA},
+	"ak":                  {"FILE", 1, 1, true, func(f *File, args []word) error { return readPath(&f.AK, args[0]) }},
+	"lists":               {"DIRECTORY", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.Lists, args[0]) }},
+	"keyring":             {"FILE|DIRECTORY", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.Keyrings, args[0]) }},
+	"signing-key":         {"FILE", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.SigningKeys, args[0]) }},
+	"ima-policy":          {"FILE", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.IMAPolicies, args[0]) }},
+	"quoted":              {"BANK:PCRS", 1, 1, false, func(f *File, args []word) error { return appendPCRs(&f.Quoted, args[0]) }},
+	"extended":            {"BANK:PCRS", 1, 1, false, func(f *File, args []word) error { return appendPCRs(&f.Extended, args[0]) }},
+	"pcr":                 {`BANK:PCR HEX... ["REASON"]`, 2, 0, false, readExpectation},
+	"file":                {`DIGEST [at PATH] "REASON"`, 2, 4, false, readFile},
+	"deny":                {`DIGEST "REASON"`, 2, 2, false, readDeny},
+	"event":               {`TYPE PCR "REASON"`, 3, 3, false, readEvent},
+	"uki":                 {"FILE", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.UKIs, args[0]) }},
+	"boot-loader":         {`FILE|DIGEST "REASON"`, 1, 2, false, readBootLoader},
+	"initramfs":           {`DIGEST "REASON"`, 2, 2, false, readInitrd},
+	"serial":              {"NUMBER", 1, 1, true, readSerial},
+	"valid-from":          {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.From, args[0], 0) }},
+	"valid-until":         {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.Until, args[0], 1) }},
+	"tpm-firmware":        {"at-least VERSION", 2, 2, true, readFirmware},
+	"firmware-log":        {"PCRS", 1, 1, true, readFirmwareLog},
+	"kernel-command-line": {`"TEXT"`, 1, 1, false, readCommandLine},
+	"padded":              choice("report", "deny", func(f *File) *bool { return &f.ReportPadded }),
+	"unsigned-lists":      choice("accept", "deny", func(f *File) *bool { return &f.AllowUnsigned }),
+	"weak-signatures":     choice("accept", "deny", func(f *File) *bool { return &f.AllowWeak }),
+	"violations":          choice("report", "deny", func(f *File) *bool { return &f.ReportViolations }),
+	"unknown-files":       choice("report", "deny", func(f *File) *bool { return &f.ReportUnknown }),
+	"secure-boot":         choice("required", "any", func(f *File) *bool { return &f.SecureBoot }),
+	"ak-attributes":       choice("required", "any", func(f *File) *bool { return &f.NamedKey }),
 }
 
 // choice is a statement of one of two words.
@@ -295,6 +301,35 @@ func readDeny(f *File, args []word) error {
 		f.Denied[d] = reason
 	}
 	return err
+}
+
+func readInitrd(f *File, args []word) error {
+	d, reason, err := digestAndReason(args)
+	if err == nil {
+		f.Initrds[d] = reason
+	}
+	return err
+}
+
+// readBootLoader reads the file of a boot loader or, with a reason, its digest.
+func readBootLoader(f *File, args []word) error {
+	if len(args) == 1 {
+		return appendPath(&f.BootLoaders, args[0])
+	}
+	d, reason, err := digestAndReason(args)
+	if err == nil {
+		f.Started[d] = reason
+	}
+	return err
+}
+
+func readCommandLine(f *File, args []word) error {
+	line := args[0].text
+	if line == "" || strings.TrimSpace(line) != line || slices.Contains(f.CommandLines, line) {
+		return fmt.Errorf("%q is empty, has blanks at an end, or stands there a second time", line)
+	}
+	f.CommandLines = append(f.CommandLines, line)
+	return nil
 }
 
 func readEvent(f *File, args []word) error {

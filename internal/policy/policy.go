@@ -47,6 +47,21 @@ type Policy struct {
 	// Boot was on.
 	SecureBoot bool
 
+	// Images are the unified kernel images that may be started; without any, no
+	// word is said of PCR 11.
+	Images []Image
+
+	// Started are the hashes of what the firmware may start, the images among
+	// them, and what they are; the log has to explain PCR 4 then. Without any, no
+	// word is said of what was started.
+	Started map[digest.Digest]string
+
+	// CommandLines are the kernel command lines that the kernel's EFI stub may
+	// have measured to PCR 9, which the log has to explain. Initrds are the
+	// digests of the initramfs that it measured after that, with the reason.
+	CommandLines []string
+	Initrds      map[digest.Digest]string
+
 	// ReportViolations makes violations (a file was written while it was
 	// measured, so that nobody knows what was read) something to report and
 	// no reason for distrust; ReportUnknown does the same for unknown files.
@@ -83,6 +98,12 @@ type Event struct {
 	Type eventlog.Type
 }
 
+// An Image is a unified kernel image.
+type Image struct {
+	Name   string
+	Values []digest.Digest // of PCR 11 when its kernel starts: uki.Image.Values
+}
+
 // An Expectation is the values that a PCR may have.
 type Expectation struct {
 	PCR    tpm.PCR
@@ -93,15 +114,27 @@ type Expectation struct {
 // Digests is the number of different digests that p knows, of either kind.
 func (p *Policy) Digests() int { return p.Known.Len() + p.Verity.Len() }
 
+// BootLoaderPCR is the PCR that the firmware measures what it starts into.
+const BootLoaderPCR = 4
+
 // SecureBootPCR is the PCR that the firmware measures its Secure Boot settings
 // into (PC Client Platform Firmware Profile section 2.3.4).
 const SecureBootPCR = 7
 
+// StubPCR is the PCR that the kernel's EFI stub measures its command line and the
+// initramfs into.
+const StubPCR = 9
+
 // Rejects reports whether p can trust no host at all: there is none, it has
-// no bank or a PCR that no host has, it wants Secure Boot and not what proves
-// it, or it knows no file and no key that signs files.
+// no bank or a PCR that no host has, it wants Secure Boot, a boot loader, a command
+// line or an initramfs and not what proves it, or it knows no file and
+// no key that signs files.
 func (p *Policy) Rejects() bool {
-	if p == nil || !p.Bank.Available() || p.Digests() == 0 && len(p.Signers) == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) {
+	if p == nil || !p.Bank.Available() || p.Digests() == 0 && len(p.Signers) == 0 || len(p.Initrds) > 0 && len(p.CommandLines) == 0 {
+		return true
+	}
+	explained := func(pcr int) bool { return slices.Contains(p.Firmware, pcr) }
+	if p.SecureBoot && !explained(SecureBootPCR) || len(p.Started) > 0 && !explained(BootLoaderPCR) || len(p.CommandLines) > 0 && !explained(StubPCR) {
 		return true
 	}
 	none := func(pcr int) bool { return pcr < 0 || pcr >= tpm.PCRCount }

@@ -143,6 +143,41 @@ func (f *File) Words() []Clause {
 	default:
 		caution("boot", "without Secure Boot passes")
 	}
+	for _, path := range f.UKIs {
+		say("boot", "by the kernel image %q, by PCR 11", path)
+	}
+	if len(f.UKIs) > 1 {
+		say("boot", "by one of these %d images", len(f.UKIs))
+	}
+	switch {
+	case len(f.CommandLines) > 0 && !slices.Contains(f.Policy.Firmware, StubPCR):
+		say("rejects", "every host: \"kernel-command-line\" needs \"firmware-log\" with PCR %d", StubPCR)
+	case len(f.Initrds) > 0 && len(f.CommandLines) == 0:
+		say("rejects", "every host: \"initramfs\" needs \"kernel-command-line\", which is measured before it")
+	}
+	for _, line := range f.CommandLines {
+		say("boot", "may have the kernel command line %q", line)
+	}
+	for _, d := range slices.SortedFunc(maps.Keys(f.Initrds), digest.Digest.Compare) {
+		say("boot", "may have the initramfs %s: %s", d, f.Initrds[d])
+	}
+	for _, path := range f.BootLoaders {
+		say("boot", "by way of the boot loader %q", path)
+	}
+	for _, d := range slices.SortedFunc(maps.Keys(f.Started), digest.Digest.Compare) {
+		say("boot", "by way of %s: %s", d, f.Started[d])
+	}
+	known := slices.ContainsFunc(f.Expected, func(x Expectation) bool {
+		return x.PCR.Index == BootLoaderPCR || x.PCR.Index == SecureBootPCR
+	})
+	switch started := len(f.UKIs)+len(f.BootLoaders)+len(f.Started) > 0; {
+	case started && slices.Contains(f.Policy.Firmware, BootLoaderPCR):
+		say("boot", "by nothing else, by the firmware's log on PCR %d", BootLoaderPCR)
+	case len(f.BootLoaders)+len(f.Started) > 0:
+		say("rejects", "every host: \"boot-loader\" needs \"firmware-log\" with PCR %d", BootLoaderPCR)
+	case (started || len(f.CommandLines) > 0) && !known:
+		caution("boot", "by anything else passes, which can extend PCRs from 8 on by hand; \"firmware-log\" with PCR %d says what the firmware started", BootLoaderPCR)
+	}
 	if f.MinFirmware > 0 {
 		say("tpm", "has firmware %#016x or later", f.MinFirmware)
 	} else {

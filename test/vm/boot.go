@@ -21,9 +21,18 @@ type Machine struct {
 	Kernel  Kernel
 	Initrd  string // from WriteInitrd
 	Disk    string // from WriteDisk; the guest writes to it
+	Second  string // another disk, which the guest cannot write to; none if empty
 	Cmdline string // for the kernel, besides the console
-	TPM     bool   // a new TPM 2.0 with SHA-1 and SHA-256 banks
-	State   string // directory of a TPM from NewTPM, which the machine has instead and leaves off
+	TPM     bool   // a TPM 2.0 with SHA-1 and SHA-256 banks
+
+	// TPMState is the directory that the TPM is kept in from boot to boot. The
+	// first makes it; if it is empty each has a new TPM.
+	TPMState string
+
+	// Image is a unified kernel image, from TestKey.WriteUKI, which the UEFI firmware of
+	// SecureBoot starts from a disk of its own, as it starts one on a real machine:
+	// so it measures it. Initrd and Cmdline are those in the image then.
+	Image string
 
 	// SecureBoot starts the kernel by a UEFI firmware that runs only what its
 	// test key has signed, and hands the key on to the kernel. Kernels then
@@ -111,27 +120,31 @@ func boot(ctx context.Context, m Machine, console string) error {
 	if memory == 0 {
 		memory = 512
 	}
-	image, firmware := m.Kernel.image(), []string{"-machine", "q35"}
-	if m.SecureBoot != nil {
-		if image, firmware, err = m.SecureBoot.prepare(ctx, dir, image); err != nil {
-			return err
-		}
+	start, firmware := []string{"-kernel", m.Kernel.image(), "-initrd", m.Initrd, "-append", Cmdline(m.Cmdline)}, []string{"-machine", "q35"}
+	switch {
+	case m.Image != "" && m.SecureBoot == nil:
+		return errors.New("an image without Secure Boot")
+	case m.Image != "":
+		start, firmware, err = m.SecureBoot.prepareDisk(dir, m.Image)
+	case m.SecureBoot != nil:
+		start[1], firmware, err = m.SecureBoot.prepare(ctx, dir, start[1])
 	}
-	args := append(firmware,
+	if err != nil {
+		return err
+	}
+	args := append(append(firmware, start...),
 		"-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(memory),
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:"+console,
-		"-kernel", image, "-initrd", m.Initrd,
-		"-append", strings.TrimSpace("console=ttyS0 panic=-1 quiet "+m.Cmdline),
 		"-drive", "if=none,id=disk,format=raw,cache=unsafe,file="+m.Disk,
 		"-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
 	)
-	if m.TPM || m.State != "" {
-		state := m.State
+	if m.Second != "" {
+		args = append(args, "-drive", "if=none,id=second,format=raw,readonly=on,file="+m.Second, "-device", "virtio-blk-pci,drive=second")
+	}
+	if m.TPM {
+		state := m.TPMState
 		if state == "" {
 			state = filepath.Join(dir, "tpm")
-			if err := NewTPM(ctx, state); err != nil {
-				return err
-			}
 		}
 		socket := filepath.Join(dir, "tpm.sock")
 		stop, err := startTPM(ctx, state, socket)
@@ -156,6 +169,9 @@ func boot(ctx context.Context, m Machine, console string) error {
 	}
 	return nil
 }
+
+// Cmdline is the kernel's command line, with the console before what is asked.
+func Cmdline(asked string) string { return strings.TrimSpace("console=ttyS0 panic=-1 quiet " + asked) }
 
 // command returns a command without standard input that dies with ctx or with
 // the calling thread.

@@ -48,13 +48,10 @@ func TestPredict(t *testing.T) {
 		if h.upload, _ = os.ReadFile(programs["diglim-upload"]); h.upload == nil {
 			t.Fatal("no diglim-upload")
 		}
-		if err := vm.NewTPM(ctx, h.state); err != nil {
-			t.Fatal(err)
-		}
 
 		expected := h.predict()
 		const secret = "the disk's key"
-		if err := vm.UseTPM(ctx, h.state, func(_ string, tpm transport.TPM) (err error) {
+		if err := vm.UseTPM(ctx, h.state, func(tpm transport.TPM) (err error) {
 			h.secret, err = seal.Seal(tpm, expected.policy(digest.SHA256).Bytes(), []byte(secret))
 			return err
 		}); err != nil {
@@ -181,7 +178,7 @@ func (h host) boot(name string) booted {
 		{Name: "unseal", Argv: []string{"/guestseal", "/secret", "12"}},
 		script("log", `/busybox grep ' /run/diglim/' /sys/kernel/security/ima/ascii_runtime_measurements; /busybox dmesg | /busybox grep diglim`),
 	}})
-	m.State = h.state
+	m.TPM, m.TPMState = true, h.state
 	r, err := vm.Boot(h.ctx, m)
 	if err != nil {
 		h.t.Fatalf("%s: %v", name, err)

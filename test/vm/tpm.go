@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,18 +16,25 @@ import (
 	"github.com/google/go-tpm/tpm2/transport/linuxudstpm"
 )
 
-// NewTPM makes a TPM 2.0 with SHA-1 and SHA-256 banks whose state is in a new
-// directory.
-func NewTPM(ctx context.Context, state string) error {
-	if err := os.Mkdir(state, 0o700); err != nil {
+// newTPM makes a TPM 2.0 with SHA-1 and SHA-256 banks whose state is kept in a
+// directory, if that is not there.
+func newTPM(ctx context.Context, state string) error {
+	switch err := os.Mkdir(state, 0o700); {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
 		return err
 	}
 	_, err := run(ctx, "", "swtpm_setup", "--tpm2", "--tpmstate", state, "--pcr-banks", "sha1,sha256")
 	return err
 }
 
-// UseTPM powers a TPM on outside of any machine, for as long as use takes.
-func UseTPM(ctx context.Context, state string, use func(socket string, t transport.TPM) error) (err error) {
+// UseTPM powers on a TPM that a directory keeps, or makes a new one there, outside
+// of any machine and for as long as use takes.
+func UseTPM(ctx context.Context, state string, use func(transport.TPM) error) (err error) {
+	if err := newTPM(ctx, state); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "tpm-") // the path of a socket is short
 	if err != nil {
 		return err
@@ -42,7 +50,7 @@ func UseTPM(ctx context.Context, state string, use func(socket string, t transpo
 	if err != nil {
 		return err
 	}
-	return errors.Join(use(socket, t), t.Close())
+	return errors.Join(use(t), t.Close())
 }
 
 // powerOff ends a TPM, and waits until its connection ends with it.
@@ -66,8 +74,11 @@ func powerOff(pidfile, control string) error {
 	return errors.Join(err, c.Close())
 }
 
-// startTPM starts a TPM for a machine. stop ends it and waits for its end.
+// startTPM starts a TPM for a machine, as UseTPM does. stop ends it and waits for its end.
 func startTPM(ctx context.Context, state, socket string) (stop func(), err error) {
+	if err := newTPM(ctx, state); err != nil {
+		return nil, err
+	}
 	// swtpm is given a socket that listens already: nobody has to wait for it.
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {

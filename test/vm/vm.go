@@ -25,6 +25,7 @@ var programs = []struct{ name, debian string }{
 	{"debugfs", "e2fsprogs"},
 	{"apt-get", "apt"},
 	{"dpkg", "dpkg"},
+	{"debootstrap", "debootstrap"},
 	{"xz", "xz-utils"},
 	{"make", "make"},
 	{"gcc-12", "gcc-12"},
@@ -35,6 +36,8 @@ var programs = []struct{ name, debian string }{
 	{"depmod", "kmod"},
 	{"/bin/busybox", "busybox-static"},
 	{"/lib/systemd/systemd", "systemd"},
+	{"objcopy", "binutils"},
+	{stub, "systemd-boot-efi"},
 	{"/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd", "ovmf"},
 }
 

@@ -33,7 +33,7 @@ install() {
     # shellcheck disable=SC2034
     do_strip=no
 
-    inst_multiple diglim-upload
+    inst_simple "$(command -v diglim-upload)" /usr/bin/diglim-upload
     inst_multiple -o $conf
     # Under its own name systemd would give it to the kernel, before diglim-upload
     # can put its rule in front.

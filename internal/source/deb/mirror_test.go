@@ -140,10 +140,10 @@ func TestMirror(t *testing.T) {
 			}
 			path := filepath.Join(dir, "package.deb")
 			download(t, s, p, path)
-			if out, err := exec.Command("sh", "-c", `"$0" --fsys-tarfile "$1" | tar -xp -C "$2"`, dpkg, path, root).CombinedOutput(); err != nil {
+			if out, err := exec.Command("sh", "-c", `"$0" --fsys-tarfile "$1" | tar -xp -C "$2" && "$0" --control "$1" "$2/DEBIAN"`, dpkg, path, root).CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			same(t, p.String(), files, onDisk(t, root))
+			same(t, p.String(), files, onDisk(t, root, infoName(t, path)))
 			for _, f := range files {
 				if f.Mode&0o6000 != 0 {
 					setid++
@@ -159,6 +159,20 @@ func TestMirror(t *testing.T) {
 	if suites == 0 || compared < 100 || setid == 0 {
 		t.Errorf("%d suites, %d files compared, %d of them set-id", suites, compared, setid)
 	}
+}
+
+// infoName is what dpkg calls the files of a package that it keeps for itself.
+func infoName(t *testing.T, path string) string {
+	t.Helper()
+	out, err := exec.Command("dpkg-deb", "--show", "--showformat", "${Multi-Arch} ${Package} ${Architecture}", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := strings.Fields(string(out))
+	if f[0] == "same" {
+		return f[1] + ":" + f[2]
+	}
+	return f[len(f)-2]
 }
 
 // few picks packages: some by name, that have hard links, set-id programs and

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 
 	"diglim/internal/digest"
@@ -31,10 +32,11 @@ const (
 )
 
 // readPackage reads a binary package (deb(5)) to its end, and returns what it
-// says of itself and the regular files that it installs, in its own order.
+// says of itself and the regular files that it installs, in its own order:
+// the scripts that dpkg runs, then the others.
 func readPackage(r io.Reader) (Package, []plain.File, error) {
 	var p Package
-	var files []plain.File
+	var scripts, files []plain.File
 	a := &arReader{r: r}
 	if err := a.start(); err != nil {
 		return Package{}, nil, unexpected(err)
@@ -65,7 +67,7 @@ func readPackage(r io.Reader) (Package, []plain.File, error) {
 		case "debian-binary":
 			err = readFormat(a, size)
 		case "control.tar":
-			p, err = readControl(a, format)
+			p, scripts, err = readControl(a, format)
 		case "data.tar":
 			files, err = readData(a, format, size)
 		}
@@ -76,7 +78,7 @@ func readPackage(r io.Reader) (Package, []plain.File, error) {
 	if len(stages) > 0 {
 		return Package{}, nil, fmt.Errorf("ends without %s", stages[0])
 	}
-	return p, files, nil
+	return p, append(scripts, files...), nil
 }
 
 func expected(stages []string) string {
@@ -109,49 +111,92 @@ func readFormat(r io.Reader, size int64) error {
 	return nil
 }
 
+// scripts are those of control.tar that are run: by dpkg (deb-preinst(5) and
+// so on), and config by debconf (debconf-devel(7)).
+var scripts = []string{"preinst", "postinst", "prerm", "postrm", "config"}
+
+// infoDir is where dpkg keeps what it has of control.tar. It runs scripts of a
+// package that is yet to be unpacked from another directory.
+const infoDir = "/var/lib/dpkg/info/"
+
 // readControl returns the name, version and architecture in the file control
-// of control.tar.
-func readControl(r io.Reader, format unpack.Format) (Package, error) {
+// of control.tar, and the scripts, as dpkg installs them.
+func readControl(r io.Reader, format unpack.Format) (Package, []plain.File, error) {
 	u, err := unpack.New(format, r, maxControl)
 	if err != nil {
-		return Package{}, err
+		return Package{}, nil, err
 	}
 	defer u.Close()
-	var p Package
+	c := control{seen: make(map[string]bool)}
 	t := tar.NewReader(u)
 	for {
 		h, err := t.Next()
 		if err == io.EOF {
 			break
 		}
+		if err == nil {
+			err = c.member(h, t)
+		}
 		if err != nil {
-			return Package{}, err
-		}
-		if path, err := unpack.Path(h.Name); err != nil {
-			return Package{}, err
-		} else if path != "/control" {
-			continue
-		}
-		if p.Name != "" || h.Typeflag != tar.TypeReg {
-			return Package{}, errors.New("control: there twice, or not a regular file")
-		}
-		for l, err := range lines(t) {
-			if err != nil {
-				return Package{}, fmt.Errorf("control: %w", err)
-			}
-			switch l.field {
-			case "package", "version", "architecture":
-				p.set(l)
-			}
-		}
-		if p.bad != nil {
-			return Package{}, fmt.Errorf("control: %w", p.bad)
+			return Package{}, nil, err
 		}
 	}
+	p := c.pkg
 	if p.Name == "" || p.Version == "" || p.Architecture == "" {
-		return Package{}, errors.New("control: no name, version or architecture")
+		return Package{}, nil, errors.New("control: no name, version or architecture")
 	}
-	return p, rest(u)
+	prefix := infoDir + p.Name
+	if c.coinstallable { // pkg_infodb_get_file() in dpkg's lib/dpkg/db-fsys-files.c
+		prefix += ":" + p.Architecture
+	}
+	for i, f := range c.scripts {
+		c.scripts[i].Path = prefix + "." + f.Path
+	}
+	return p, c.scripts, rest(u)
+}
+
+// control is what has been read of control.tar.
+type control struct {
+	pkg           Package
+	coinstallable bool         // Multi-Arch: same
+	scripts       []plain.File // named as in control.tar
+	seen          map[string]bool
+}
+
+func (c *control) member(h *tar.Header, r io.Reader) error {
+	path, err := unpack.Path(h.Name)
+	if err != nil {
+		return err
+	}
+	name := path[1:]
+	if name != "control" && !slices.Contains(scripts, name) {
+		return nil
+	}
+	if c.seen[name] || h.Typeflag != tar.TypeReg {
+		return fmt.Errorf("%s: there twice, or not a regular file", name)
+	}
+	c.seen[name] = true
+	if name != "control" {
+		hash := digest.SHA256.Hash()
+		n, err := io.Copy(hash, r)
+		c.scripts = append(c.scripts, plain.File{Path: name, Mode: uint32(h.Mode) & 0o7777, Size: n, Digest: digest.Of(digest.SHA256, hash)})
+		return err
+	}
+	for l, err := range lines(r) {
+		if err != nil {
+			return fmt.Errorf("control: %w", err)
+		}
+		switch l.field {
+		case "package", "version", "architecture":
+			c.pkg.set(l)
+		case "multi-arch":
+			c.coinstallable = l.value() == "same"
+		}
+	}
+	if c.pkg.bad != nil {
+		return fmt.Errorf("control: %w", c.pkg.bad)
+	}
+	return nil
 }
 
 // rest reads what is behind the end of a tar archive: zeros, to the end.
@@ -317,6 +362,10 @@ func ReadFile(path string, o Options) (Package, []plain.File, error) {
 	if !o.AllowUnsigned {
 		return Package{}, nil, fmt.Errorf("%s: %w: a package by itself has none, its archive does", path, ErrUnsigned)
 	}
+	return readFile(path)
+}
+
+func readFile(path string) (Package, []plain.File, error) {
 	f, err := fetch.OpenFile(path)
 	if err != nil {
 		return Package{}, nil, err

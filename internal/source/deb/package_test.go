@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -117,6 +118,8 @@ func TestReadPackageRefusals(t *testing.T) {
 		{"control twice in it", withControl(regular("control", "Package: a\nVersion: 1\nArchitecture: all\n"), regular("./control", "Package: b\n")), "twice"},
 		{"control without version", withControl(regular("control", "Package: a\nArchitecture: all\n")), "no name, version"},
 		{"two packages", withControl(regular("control", "Package: a\nVersion: 1\nArchitecture: all\n\nPackage: b\n")), "twice"},
+		{"a script twice", withControl(regular("control", "Package: a\nVersion: 1\nArchitecture: all\n"), regular("prerm", "x"), regular("./prerm", "y")), "twice"},
+		{"a script is a link", withControl(regular("control", "Package: a\nVersion: 1\nArchitecture: all\n"), tar.Header{Typeflag: tar.TypeSymlink, Name: "postinst", Linkname: "/bin/sh"}), "not a regular file"},
 		{"name climbs", withControl(regular("control", "Package: ../a\nVersion: 1\nArchitecture: all\n")), "cannot be one"},
 		{"junk behind the tar", ar(format, control, arMember{"data.tar.gz", gz(append(wholeTar(t), "junk"...))}), "behind the end"},
 		{"junk behind the stream", ar(format, control, arMember{"data.tar.gz", append(gz(wholeTar(t)), "junk"...)}), "gzip"},
@@ -203,7 +206,11 @@ func TestAsDpkgDeb(t *testing.T) {
 	dir := t.TempDir()
 	tree := filepath.Join(dir, "tree")
 	for name, data := range map[string]string{
-		"DEBIAN/control":             "Package: probe\nVersion: 1:1.0~rc1-2\nArchitecture: all\nMaintainer: x\nDescription: x\n",
+		"DEBIAN/control":             "Package: probe\nVersion: 1:1.0~rc1-2\nArchitecture: amd64\nMulti-Arch: same\nMaintainer: x\nDescription: x\n",
+		"DEBIAN/postinst":            "#!/bin/sh\n# postinst\n",
+		"DEBIAN/prerm":               "#!/bin/sh\n# prerm\n",
+		"DEBIAN/config":              "#!/bin/sh\n# config\n",
+		"DEBIAN/templates":           "Template: probe/x\nType: string\nDescription: x\n",
 		"usr/bin/probe":              "#!/bin/sh\n",
 		"usr/share/" + "ümlaut":      "x",
 		"usr/share/empty":            "",
@@ -232,7 +239,12 @@ func TestAsDpkgDeb(t *testing.T) {
 	if err := os.Symlink("probe", filepath.Join(tree, "usr/bin/link")); err != nil {
 		t.Fatal(err)
 	}
-	want := onDisk(t, tree)
+	for _, script := range []string{"postinst", "prerm", "config"} {
+		if err := os.Chmod(filepath.Join(tree, "DEBIAN", script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := onDisk(t, tree, "probe:amd64")
 	for _, compression := range []string{"none", "gzip", "xz", "zstd"} {
 		path := filepath.Join(dir, compression+".deb")
 		if out, err := exec.Command(dpkg, "-Z"+compression, "--build", tree, path).CombinedOutput(); err != nil {
@@ -250,7 +262,7 @@ func TestAsDpkgDeb(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p.String() != "probe_1:1.0~rc1-2_all" || p.Filename != path || p.Size != int64(len(b)) || p.SHA256 != digest.Sum(digest.SHA256, b) {
+		if p.String() != "probe_1:1.0~rc1-2_amd64" || p.Filename != path || p.Size != int64(len(b)) || p.SHA256 != digest.Sum(digest.SHA256, b) {
 			t.Errorf("%s: %+v", compression, p)
 		}
 		same(t, compression, files, want)
@@ -262,8 +274,9 @@ func TestAsDpkgDeb(t *testing.T) {
 	}
 }
 
-// onDisk returns the files of an unpacked package, by path.
-func onDisk(t testing.TB, root string) map[string]plain.File {
+// onDisk returns the files of an unpacked package, by path, and the scripts in
+// DEBIAN as those of that name.
+func onDisk(t testing.TB, root, infoName string) map[string]plain.File {
 	t.Helper()
 	paths, errs := plain.Find([]string{root})
 	if len(errs) > 0 {
@@ -275,7 +288,11 @@ func onDisk(t testing.TB, root string) map[string]plain.File {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f.Path = strings.TrimPrefix(path, root); !strings.HasPrefix(f.Path, "/DEBIAN/") {
+		f.Path = strings.TrimPrefix(path, root)
+		if script, ok := strings.CutPrefix(f.Path, "/DEBIAN/"); !ok {
+			files[f.Path] = f
+		} else if slices.Contains(scripts, script) {
+			f.Path = "/var/lib/dpkg/info/" + infoName + "." + script
 			files[f.Path] = f
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"path/filepath"
@@ -119,18 +120,16 @@ func locate(src Source) (location, dir, name string, err error) {
 
 func open(ctx context.Context, a *fetch.Origin, dir, name string, src Source, keys *keyring.Keyring, o Options) (*Suite, error) {
 	s := &Suite{archive: a}
-	if err := s.readRelease(ctx, dir, keys, o); err != nil {
+	prefix := ""
+	if dir != "" {
+		prefix = dir + "/"
+	}
+	if err := s.readRelease(ctx, prefix, keys, o); err != nil {
 		return nil, err
 	}
 	release := a.Where(path.Join(dir, "Release"))
 	if name != "" && name != s.Release.Suite && name != s.Release.Codename {
 		return nil, fmt.Errorf("%s: %w: it is of suite %q, codename %q", release, ErrMismatch, s.Release.Suite, s.Release.Codename)
-	}
-	if until := s.Release.ValidUntil; !until.IsZero() && time.Now().After(until) {
-		s.Expired = true
-		if !o.AllowExpired {
-			return nil, fmt.Errorf("%s: %w on %s", release, ErrExpired, until.Format(time.DateTime))
-		}
 	}
 	indices, err := s.Release.choose(src, dir == "")
 	if err != nil {
@@ -190,15 +189,22 @@ func (s *Suite) files(ctx context.Context, p Package) ([]plain.File, error) {
 	return files, nil
 }
 
-// readRelease reads InRelease, or Release with Release.gpg, and proves it.
-func (s *Suite) readRelease(ctx context.Context, dir string, keys *keyring.Keyring, o Options) error {
-	at := func(name string) string { return path.Join(dir, name) }
+// readRelease reads InRelease, or Release with Release.gpg, whose names have
+// that prefix, and proves it.
+func (s *Suite) readRelease(ctx context.Context, prefix string, keys *keyring.Keyring, o Options) error {
+	at := func(name string) string { return prefix + name }
 	parse := func(name string, text []byte) error {
 		r, err := parseRelease(text)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.archive.Where(at(name)), err)
 		}
 		s.Release = r
+		if until := r.ValidUntil; !until.IsZero() && time.Now().After(until) {
+			s.Expired = true
+			if !o.AllowExpired {
+				return fmt.Errorf("%s: %w on %s", s.archive.Where(at(name)), ErrExpired, until.Format(time.DateTime))
+			}
+		}
 		return nil
 	}
 	b, err := s.archive.ReadAll(ctx, at("InRelease"), maxRelease)
@@ -304,20 +310,26 @@ func (s *Suite) readIndex(ctx context.Context, dir, name string) ([]Package, err
 	if err != nil {
 		return nil, err
 	}
-	u, err := unpack.New(format, bytes.NewReader(b), maxIndex)
+	packages, is, err := unpackIndex(format, bytes.NewReader(b))
 	if err != nil {
 		return nil, err
+	}
+	if plain, listed := s.Release.indices[base]; listed && is != plain {
+		return nil, fmt.Errorf("%w: it unpacks to another %s", ErrMismatch, path.Base(base))
+	}
+	return packages, nil
+}
+
+// unpackIndex reads a packed index, and says what it is unpacked.
+func unpackIndex(format unpack.Format, r io.Reader) ([]Package, index, error) {
+	u, err := unpack.New(format, r, maxIndex)
+	if err != nil {
+		return nil, index{}, err
 	}
 	defer u.Close()
 	sum := &summed{r: u, hash: digest.SHA256.Hash()}
 	packages, err := parsePackages(sum)
-	if err != nil {
-		return nil, err
-	}
-	if plain, listed := s.Release.indices[base]; listed && (sum.size != plain.size || digest.Of(digest.SHA256, sum.hash) != plain.sha256) {
-		return nil, fmt.Errorf("%w: it unpacks to another %s", ErrMismatch, path.Base(base))
-	}
-	return packages, nil
+	return packages, index{sum.size, digest.Of(digest.SHA256, sum.hash)}, err
 }
 
 // readPacked reads an index as it lies in the archive, under the name that does

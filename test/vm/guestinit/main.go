@@ -17,7 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const disk = "/dev/vda"
+const (
+	disk = "/dev/vda"
+	path = "/usr/sbin:/usr/bin:/sbin:/bin"
+)
 
 func main() {
 	if err := run(); err != nil {
@@ -58,6 +61,12 @@ func run() error {
 		if err := r.write(); err != nil {
 			return err
 		}
+		if r.exit != 0 && p.Init != nil {
+			return fmt.Errorf("%s: exit code %d:\n%s", r.name, r.exit, r.output)
+		}
+	}
+	if p.Init != nil {
+		return unix.Exec(p.Init[0], p.Init, []string{"PATH=" + path, "TERM=linux"})
 	}
 	for _, c := range p.Commands {
 		if err := execute(c).write(); err != nil {
@@ -142,7 +151,7 @@ type result struct {
 // in a shell.
 func execute(c plan.Command) result {
 	cmd := exec.Command(c.Argv[0], c.Argv[1:]...)
-	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, c.Env...)
+	cmd.Env = append([]string{"PATH=" + path}, c.Env...)
 	var output bytes.Buffer
 	cmd.Stdout = &output
 	cmd.Stderr = &output

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,55 +50,94 @@ func (p *Builder) Close() error {
 	return errors.Join(p.run(context.Background(), "gpgconf", "--kill", "all"), os.RemoveAll(p.work))
 }
 
-// spec is a package of files as they are: not stripped, not compressed further.
+// A Package is what Build builds: files as they are, not stripped, not
+// compressed further.
+type Package struct {
+	Name, Version string // the release is 1
+	Files         []vm.File
+	Tags          string // lines of the spec file, such as Requires: name
+	Scripts       string // sections of the spec file, such as %post
+}
+
 const spec = `
 %%global debug_package %%{nil}
 %%global _build_id_links none
 %%global __os_install_post %%{nil}
 Name: %[1]s
-Version: 1.0
+Version: %[2]s
 Release: 1
 Summary: part of a test guest
 License: Apache-2.0
 AutoReqProv: no
+%[3]s
 %%description
 Part of a test guest.
 %%install
-cp -a %%{_topdir}/stage/%[1]s/. %%{buildroot}/
+cp -a %%{_topdir}/stage/. %%{buildroot}/
 %%files
-%[2]s`
+%[4]s
+%[5]s`
 
 // Pack makes the package name-1.0-1 of files.
 func (p *Builder) Pack(ctx context.Context, name string, files ...vm.File) error {
+	return p.Build(ctx, Package{Name: name, Version: "1.0", Files: files})
+}
+
+// Build makes a package.
+func (p *Builder) Build(ctx context.Context, pkg Package) error {
+	stage := filepath.Join(p.work, "stage")
+	if err := os.RemoveAll(stage); err != nil {
+		return err
+	}
 	var list strings.Builder
-	for _, f := range files {
-		path := filepath.Join(p.work, "stage", name, f.Name)
+	for _, f := range pkg.Files {
+		path := filepath.Join(stage, f.Name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
+		}
+		if f.Mode.Type() == fs.ModeSymlink {
+			if err := os.Symlink(string(f.Data), path); err != nil {
+				return err
+			}
+			fmt.Fprintf(&list, "/%s\n", f.Name)
+			continue
 		}
 		if err := writeFile(path, f); err != nil {
 			return err
 		}
 		fmt.Fprintf(&list, "%%attr(%o,root,root) /%s\n", f.Mode.Perm(), f.Name)
 	}
-	specFile := filepath.Join(p.work, name+".spec")
-	if err := os.WriteFile(specFile, fmt.Appendf(nil, spec, name, list.String()), 0o644); err != nil {
+	specFile := filepath.Join(p.work, pkg.Name+".spec")
+	if err := os.WriteFile(specFile, fmt.Appendf(nil, spec, pkg.Name, pkg.Version, pkg.Tags, list.String(), pkg.Scripts), 0o644); err != nil {
 		return err
 	}
-	if err := p.run(ctx, "rpmbuild", "-bb", "--quiet", "--define", "_topdir "+p.work, "--define", "_rpmdir "+p.dir,
-		"--define", "_rpmfilename %{NVRA}.rpm", "--define", "_binary_payload w1.gzdio", "--define", "_buildhost build.example.org", specFile); err != nil {
+	return p.Spec(ctx, specFile)
+}
+
+// Spec makes the one package of a spec file. defines are macros, NAME VALUE.
+func (p *Builder) Spec(ctx context.Context, specFile string, defines ...string) error {
+	made := filepath.Join(p.dir, ".made") // on the same file system
+	args := []string{"-bb", "--quiet"}
+	for _, d := range append([]string{"_topdir " + p.work, "_rpmdir " + made,
+		"_rpmfilename %{NVRA}.rpm", "_binary_payload w1.gzdio", "_buildhost build.example.org"}, defines...) {
+		args = append(args, "--define", d)
+	}
+	if err := p.run(ctx, "rpmbuild", append(args, specFile)...); err != nil {
 		return err
 	}
-	made, err := filepath.Glob(filepath.Join(p.dir, name+"-1.0-1.*.rpm"))
-	if err != nil || len(made) != 1 {
-		return fmt.Errorf("rpmbuild made %v, %w", made, err)
+	files, err := filepath.Glob(filepath.Join(made, "*.rpm"))
+	if err != nil || len(files) != 1 {
+		return fmt.Errorf("rpmbuild made %v, %w", files, err)
 	}
 	gpg, err := exec.LookPath("gpg")
 	if err != nil {
 		return err
 	}
 	// rpm's own idea of where gpg is differs from Debian's.
-	return p.run(ctx, "rpmsign", "--define", "__gpg "+gpg, "--define", "_gpg_name "+vendor, "--addsign", made[0])
+	if err := p.run(ctx, "rpmsign", "--define", "__gpg "+gpg, "--define", "_gpg_name "+vendor, "--addsign", files[0]); err != nil {
+		return err
+	}
+	return os.Rename(files[0], filepath.Join(p.dir, filepath.Base(files[0])))
 }
 
 func writeFile(path string, f vm.File) error {

@@ -1,0 +1,95 @@
+package attest
+
+import (
+	"errors"
+	"fmt"
+
+	"diglim/internal/digest"
+	"diglim/tpm/cel"
+	"diglim/tpm/eventlog"
+)
+
+// A Statement is what an event or a record on a PCR that the logs explain says.
+// Its hash is what the PCR was extended with.
+type Statement struct {
+	PCR    int    `json:"pcr"`
+	Event  int    `json:"event,omitempty"`  // of the firmware's log
+	Record int    `json:"record,omitempty"` // of systemd's log, or of diglim's
+	Text   string `json:"text"`
+}
+
+// maxStated and maxStatement bound what a verdict repeats of logs: statements,
+// and bytes of one.
+const (
+	maxStated    = 256
+	maxStatement = 4 << 10
+)
+
+func (j *judge) state(s Statement) {
+	if len(j.verdict.Stated) < maxStated && len(s.Text) <= maxStatement {
+		j.verdict.Stated = append(j.verdict.Stated, s)
+	}
+}
+
+// laterRecords are what the running system measured to each PCR, in order.
+type laterRecords [len(eventlog.Registers{})][]cel.Record
+
+// later reads the logs of the running system. Nothing says in which order records
+// of both about one PCR were made: systemd's are taken for the first.
+func (j *judge) later(ev Evidence) (records laterRecords, err error) {
+	for _, log := range []struct {
+		name  string
+		bytes []byte
+	}{{"systemd's log", ev.Systemd}, {"diglim's log", ev.Diglim}} {
+		all, bad := cel.Parse(log.bytes)
+		if bad != nil {
+			j.find(Finding{Code: Malformed, Leaves: CouldNotTell, Why: log.name + ": " + bad.Error()})
+		}
+		err = errors.Join(err, bad)
+		for _, r := range all {
+			if _, ok := r.Digest(j.policy.Bank); ok && r.PCR >= 0 {
+				records[r.PCR] = append(records[r.PCR], r)
+			}
+		}
+	}
+	return records, err
+}
+
+// arrive returns the records that lead from a value of a PCR to the quoted one,
+// and whether any do. Those after them were measured after the quote.
+func (l *laterRecords) arrive(pcr int, value, quoted digest.Digest) ([]cel.Record, bool) {
+	for i := range l[pcr] {
+		if value == quoted {
+			return l[pcr][:i], true
+		}
+		by, _ := l[pcr][i].Digest(value.Algorithm()) // later takes no others
+		value = digest.Sum(value.Algorithm(), value.Bytes(), by.Bytes())
+	}
+	return l[pcr], value == quoted
+}
+
+// separator is what systemd ends the firmware's part of a PCR with.
+const separator = "os-separator"
+
+// records judges what the running system measured to a PCR that is explained. To
+// those of the firmware it has nothing to add but systemd's separator, once:
+// else whoever extends one by hand could write a record of it.
+func (j *judge) records(pcr int, records []cel.Record) {
+	separated := false
+	for _, r := range records {
+		text, proven := r.Text(j.policy.Bank)
+		if proven {
+			j.state(Statement{PCR: pcr, Record: r.Number, Text: text})
+		}
+		if pcr >= platformPCRs {
+			continue
+		}
+		if !proven || text != separator || separated {
+			d, _ := r.Digest(j.policy.Bank)
+			j.find(Finding{Code: LateEvent, Leaves: NotTrusted, Digest: d,
+				Why: fmt.Sprintf("record %d of the running system's log extends PCR %d, which is the firmware's", r.Number, pcr)})
+			return
+		}
+		separated = true
+	}
+}
