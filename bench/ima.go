@@ -34,6 +34,8 @@ const (
 	imaEntries = 1_000_000  // of the log whose judging is timed
 	imaStride  = 7_368_787  // from one of its files to the next, so that they stand nowhere together
 	largeLog   = 1 << 30    // bytes of the log whose judging is weighed
+	fleetLog   = 10_000     // entries of the log of one host of many
+	fleetHosts = 20         // judged in a run
 )
 
 var imaNonce = []byte("bench, bench, bench")
@@ -154,7 +156,47 @@ func ima(ctx context.Context, w io.Writer) error {
 		slices.Sort(t)
 		fmt.Fprintf(tw, "%s\t%.0f ns\t%.0f-%.0f\t%.2f\t\n", name, t[runs/2], t[0], t[runs-1], t[runs/2]/times[0][runs/2])
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	return fleet(w, key, &pol)
+}
+
+// fleet times judging hosts that have the same entries, each alone, and all by
+// what the first of them left to remember.
+func fleet(w io.Writer, key tpmtest.Key, pol *policy.Policy) error {
+	var log bytes.Buffer
+	h, err := imaMeasure(&log, digest.SHA1, key, fleetLog, imaFiles)
+	if err != nil {
+		return err
+	}
+	h.IMALog = bytes.NewReader(log.Bytes())
+	ch := attest.Challenge{Nonce: imaNonce, AK: h.ak}
+	f := attest.NewFleet(pol)
+	if v := f.Judge(h.Evidence, ch); v.Outcome != attest.Trusted {
+		return fmt.Errorf("the log is %s: %+v", v.Outcome, v.Findings[0])
+	}
+	var alone, remembered []float64
+	for range runs {
+		for _, c := range []struct {
+			to    *[]float64
+			judge func() attest.Verdict
+		}{
+			{&alone, func() attest.Verdict { return attest.Judge(h.Evidence, ch, pol) }},
+			{&remembered, func() attest.Verdict { return f.Judge(h.Evidence, ch) }},
+		} {
+			started := cpu()
+			for range fleetHosts {
+				c.judge()
+			}
+			*c.to = append(*c.to, float64((cpu()-started).Microseconds())/fleetHosts)
+		}
+	}
+	slices.Sort(alone)
+	slices.Sort(remembered)
+	_, err = fmt.Fprintf(w, "a host of %d entries, all listed: %.0f us of CPU, in a fleet that has judged one such host %.0f us: 1/%.2f\n",
+		fleetLog, alone[runs/2], remembered[runs/2], alone[runs/2]/remembered[runs/2])
+	return err
 }
 
 // imaLog measures what is timed, and leaves the log in a file too.

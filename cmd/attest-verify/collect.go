@@ -151,6 +151,11 @@ func (c *collection) collect() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
+	unlock, err := lockShared(c.systemd)
+	if err != nil {
+		return fmt.Errorf("systemd's log: %w", err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	if len(c.banks) == 0 {
 		banks, err := activeBanks(t)
 		if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -21,6 +22,23 @@ func lock(path string) (unlock func() error, err error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: lock: %w", f.Name(), err), f.Close())
+	}
+	return f.Close, nil
+}
+
+// lockShared keeps systemd from measuring, if its log is there, until unlock is
+// called: it extends a PCR, and then writes the record, with a lock on the log
+// (systemd-pcrextend(8)). A quote in between would be ahead of the log.
+func lockShared(path string) (unlock func() error, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() error { return nil }, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: lock: %w", path, err), f.Close())
 	}
 	return f.Close, nil
 }

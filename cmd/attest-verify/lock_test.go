@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -72,5 +73,31 @@ func TestLock(t *testing.T) {
 	}
 	if _, err := lock(link); err == nil {
 		t.Error("a symbolic link is followed")
+	}
+}
+
+// While collect quotes, systemd does not measure.
+func TestLockShared(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "measure.log")
+	unlock, err := lockShared(path)
+	if err != nil || unlock() != nil {
+		t.Fatalf("no log: %v", err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if unlock, err = lockShared(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+		t.Errorf("systemd could measure: %v", err)
+	}
+	if err := unlock(); err != nil {
+		t.Error(err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		t.Errorf("systemd cannot measure any more: %v", err)
 	}
 }

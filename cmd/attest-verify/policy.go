@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"diglim/internal/cli"
@@ -103,32 +104,69 @@ func knownFiles(f *policy.File) (*lists, error) {
 	return l, nil
 }
 
-// predictImages computes what the kernel images of a policy measure.
+// predictImages computes what starting the kernel images and boot loaders of a
+// policy measures.
 func predictImages(f *policy.File) error {
 	for _, path := range f.UKIs {
-		values, err := predictImage(path, f.Bank)
+		values, started, err := predictImage(path, f.Bank)
 		if err != nil {
 			return fmt.Errorf("kernel image: %w", err)
 		}
 		f.Images = append(f.Images, policy.Image{Name: path, Values: values})
+		if slices.Contains(f.Policy.Firmware, policy.BootLoaderPCR) {
+			for _, d := range started {
+				f.Started[d] = path
+			}
+		}
+	}
+	for _, path := range f.BootLoaders {
+		d, err := hashImage(path, f.Bank)
+		if err != nil {
+			return fmt.Errorf("boot loader: %w", err)
+		}
+		f.Started[d] = path
 	}
 	return nil
 }
 
-func predictImage(path string, bank digest.Algorithm) (values []digest.Digest, err error) {
+// predictImage returns the values of PCR 11 that a kernel image makes, and what it
+// adds to PCR 4.
+func predictImage(path string, bank digest.Algorithm) (values, started []digest.Digest, err error) {
+	err = withFile(path, func(file io.ReaderAt, size int64) error {
+		image, err := uki.Parse(file)
+		if err != nil {
+			return err
+		}
+		if values, err = image.Values(bank); err != nil {
+			return err
+		}
+		started, err = image.Started(size, bank)
+		return err
+	})
+	return values, started, err
+}
+
+func hashImage(path string, bank digest.Algorithm) (d digest.Digest, err error) {
+	err = withFile(path, func(file io.ReaderAt, size int64) (err error) {
+		d, err = uki.Authenticode(file, size, bank)
+		return err
+	})
+	return d, err
+}
+
+// withFile opens a file for f. Errors name it.
+func withFile(path string, f func(file io.ReaderAt, size int64) error) error {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	image, err := uki.Parse(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	info, err := file.Stat()
+	if err == nil {
+		if err = f(file, info.Size()); err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
 	}
-	if values, err = image.Values(bank); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return values, nil
+	return errors.Join(err, file.Close())
 }
 
 // readPolicy reads a policy file. The paths in it are relative to it.
@@ -154,6 +192,9 @@ func readPolicy(path string) (*policy.File, error) {
 	}
 	for i := range f.UKIs {
 		there(&f.UKIs[i])
+	}
+	for i := range f.BootLoaders {
+		there(&f.BootLoaders[i])
 	}
 	return f, nil
 }

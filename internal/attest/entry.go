@@ -10,10 +10,19 @@ import (
 	"diglim/tpm/imalog"
 )
 
-// entry judges one entry, which is about a known file or not. Whether it is
-// proven is open yet.
-func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
+// entry judges one entry. Whether it is proven is open yet. If there is nothing
+// to be said against it, whatever else is in the log, and it is not remembered
+// yet, it returns by which sources its file is known.
+func (r *reading) entry(c *chain, e *imalog.Entry, l look) (good []policy.Source) {
+	if l.remembered != nil {
+		e.Recall(l.remembered.sum)
+		c.open.files = true
+		r.know(c, e, l.remembered.sources)
+		return nil
+	}
+	clean := true
 	found := func(code Code, leaves Outcome, expected digest.Digest, why string) {
+		clean = false
 		c.open.worst = min(c.open.worst, leaves)
 		if !r.keep(len(e.Path) + len(why)) {
 			c.open.omitted.Findings++
@@ -41,14 +50,14 @@ func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
 			c.forged = true
 			found(ViolationData, NotTrusted, none, "a violation has no digest, this one was given one")
 		}
-		return
+		return nil
 	}
 	if !e.Authentic() {
 		c.forged = true
 		found(WrongHash, NotTrusted, e.Sum(e.Hash.Algorithm()), "the template hash is not that of the template data")
 	}
 	if !understood {
-		return
+		return nil
 	}
 	if isAggregate(e) {
 		c.open.aggregate = true
@@ -59,7 +68,7 @@ func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
 		case want != e.Digest:
 			found(WrongAggregate, NotTrusted, want, "the quoted PCRs make another boot aggregate")
 		}
-		return
+		return nil
 	}
 	c.open.files = true
 	if reason, denied := r.policy.Denied[e.Digest]; denied {
@@ -69,17 +78,20 @@ func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
 		expected := r.policy.IMAPolicy[e.Digest] && !e.Verity
 		if !expected && isPolicyEvent(e) {
 			found(WrongIMAPolicy, NotTrusted, none, "IMA was given a policy that is none of those expected")
-			return
+			return nil
 		}
 		c.open.policy = c.open.policy || expected
 	}
 	var sources []policy.Source
-	if !known {
+	if !l.known {
 		sources = r.vouched(e)
 	}
-	if known || sources != nil {
-		r.know(c, e, sources)
-		return
+	if l.known || sources != nil {
+		sources = r.know(c, e, sources)
+		if !clean || r.policy.IMAPolicy[e.Digest] {
+			return nil
+		}
+		return sources
 	}
 	code, why := r.unknown(e)
 	leaves := NotTrusted
@@ -87,6 +99,7 @@ func (r *reading) entry(c *chain, e *imalog.Entry, known bool) {
 		leaves = Trusted
 	}
 	found(code, leaves, none, why)
+	return nil
 }
 
 // digestFirst reports whether the fields of a template begin with the digest of
@@ -99,8 +112,8 @@ func digestFirst(template string) bool {
 }
 
 // know notes that the file of an entry is known, by these sources; if there are
-// none, by those in the lists.
-func (r *reading) know(c *chain, e *imalog.Entry, sources []policy.Source) {
+// none, by those in the lists. It returns them, or none if there is no room.
+func (r *reading) know(c *chain, e *imalog.Entry, sources []policy.Source) []policy.Source {
 	files := &r.policy.Known
 	if e.Verity {
 		files = &r.policy.Verity
@@ -111,9 +124,10 @@ func (r *reading) know(c *chain, e *imalog.Entry, sources []policy.Source) {
 	}
 	if len(sources) == 0 || !r.keep(len(e.Path)+len(sources)*sourceSize) {
 		c.open.omitted.Known++
-		return
+		return nil
 	}
 	c.open.measured = append(c.open.measured, Measured{e.Number, Path(e.Path), e.Digest, sources})
+	return sources
 }
 
 // vouched is by whose signature the file of an entry is known, or whose key it

@@ -84,7 +84,7 @@ var explanations = map[Code]explanation{
 		"The firmware's log has an event of a type that the specification does not have, on a PCR that decides. Its meaning cannot be told.",
 		"Find out what makes it: it may be a vendor's own, or one that should have been judged under another name. If it belongs there, a statement event in the policy lets that type pass on that PCR."},
 	LateEvent: {
-		"An event on a PCR of the firmware comes after the separator, or after the hand-over to the system: what it claims to be is over by then.",
+		"An event on a PCR of the firmware comes after the separator or after the hand-over to the system, or the running system says that it extended that PCR itself: what belongs there is over by then.",
 		"Find out what made it; treat it as tampering if nobody can say."},
 	NoSecureBoot: {
 		"The firmware's log says, proven by PCR 7, that Secure Boot was off.",
@@ -98,6 +98,9 @@ var explanations = map[Code]explanation{
 	UnexpectedImage: {
 		"PCR 11 does not have a value that a unified kernel image of the policy makes: another image was started, a later phase is not one of systemd's, or none was started at all.",
 		"Find out what was started. If it was a new kernel, add a statement uki with it to the policy, and drop the old one later."},
+	OtherBootLoader: {
+		"The firmware's log, proven by PCR 4, has something that was started and that the policy does not name, or nothing that was started.",
+		"Find out what the event is about. If it belongs there, add a statement boot-loader, with the file or the digest, or uki for a kernel image."},
 	OtherCommandLine: {
 		"The kernel measured another command line than any that the policy has.",
 		"Find out who changed it. If it was you, add a statement kernel-command-line to the policy."},

@@ -76,6 +76,7 @@ func (j *judge) firmware(ev Evidence) {
 	if j.policy.SecureBoot && explained[secureBootPCR] {
 		j.secureBoot(l)
 	}
+	j.started(l, explained[:])
 	j.commandLine(l, explained[:])
 }
 
@@ -119,19 +120,25 @@ func (j *judge) events(l *eventlog.Log, explained []bool) {
 		if e.PCR >= platformPCRs {
 			continue // the system's own
 		}
-		isSeparator := bytes.Equal(data, []byte{0, 0, 0, 0}) || bytes.Equal(data, []byte{0xff, 0xff, 0xff, 0xff})
+		separator := isSeparator(data)
 		switch {
 		case late[e.PCR]:
 		case booted:
 			late[e.PCR] = true
 			found(LateEvent, NotTrusted, "comes after the firmware handed over to the system")
-		case separated[e.PCR] && onlyBefore[e.PCR] && !isSeparator:
+		case separated[e.PCR] && onlyBefore[e.PCR] && !separator:
 			late[e.PCR] = true
 			found(LateEvent, NotTrusted, "comes after the separator, which ends what the firmware measures")
 		}
-		separated[e.PCR] = separated[e.PCR] || isSeparator
+		separated[e.PCR] = separated[e.PCR] || separator
 		booted = booted || string(data) == "Exit Boot Services Returned with Success"
 	}
+}
+
+// isSeparator reports whether data ends what a firmware measures to a PCR, well or
+// with an error.
+func isSeparator(data []byte) bool {
+	return bytes.Equal(data, []byte{0, 0, 0, 0}) || bytes.Equal(data, []byte{0xff, 0xff, 0xff, 0xff})
 }
 
 // onlyBefore are the PCRs to which nothing is measured after their separator.

@@ -23,8 +23,9 @@ type reading struct {
 	again   []int       // where in a trimmed log the checkpoint may be
 	chains  [tpm.PCRCount]*chain
 	entries int
-	err     error // that ended the log
-	kept    int   // bytes of findings and measured files
+	err     error  // that ended the log
+	kept    int    // bytes of findings and measured files
+	looks   []look // of a batch
 	queries []policy.Query
 }
 
@@ -160,17 +161,13 @@ func (r *reading) read(log io.ReaderAt, layout imalog.Layout) {
 			r.err = err
 			break
 		}
-		r.batch(batch)
+		r.batch(batch, layout.BigEndian)
 	}
 }
 
 // batch judges and replays entries.
-func (r *reading) batch(batch []imalog.Entry) {
-	r.queries = r.queries[:0]
-	for i := range batch {
-		r.queries = append(r.queries, policy.Query{Digest: &batch[i].Digest, Path: batch[i].Path})
-	}
-	r.policy.Known.KnowAll(r.queries)
+func (r *reading) batch(batch []imalog.Entry, bigEndian bool) {
+	r.look(batch, bigEndian)
 	for i := range batch {
 		e := &batch[i]
 		c := r.chains[e.PCR]
@@ -188,11 +185,7 @@ func (r *reading) batch(batch []imalog.Entry) {
 		if c.entries == 1 {
 			c.aggregate = isAggregate(e)
 		}
-		known := r.queries[i].Known
-		if e.Verity {
-			known = r.policy.Verity.Knows(e.Digest, e.Path)
-		}
-		r.entry(c, e, known)
+		good := r.entry(c, e, r.looks[i])
 		if c.replay == nil {
 			continue
 		}
@@ -201,8 +194,43 @@ func (r *reading) batch(batch []imalog.Entry) {
 			c.open = ledger{worst: Trusted}
 			c.last = e.Sum(r.policy.Bank)
 		}
+		if good != nil {
+			r.fleet.remember(e, bigEndian, e.Sum(r.policy.Bank), good)
+		}
 		if e.PCR == r.policy.PCR && r.last != nil && r.from == nil {
 			r.compare(c, e)
+		}
+	}
+}
+
+// A look is what is known of an entry before it is judged.
+type look struct {
+	known      bool       // its file is in a list
+	remembered *goodEntry // there is nothing to be said against it
+}
+
+// look looks a batch up, side by side.
+func (r *reading) look(batch []imalog.Entry, bigEndian bool) {
+	r.looks, r.queries = r.looks[:0], r.queries[:0]
+	for range batch {
+		r.looks = append(r.looks, look{})
+	}
+	r.fleet.recall(r.looks, batch, bigEndian)
+	for i := range batch {
+		if e := &batch[i]; r.looks[i].remembered == nil {
+			r.queries = append(r.queries, policy.Query{Digest: &e.Digest, Path: e.Path})
+		}
+	}
+	r.policy.Known.KnowAll(r.queries)
+	queries := r.queries
+	for i := range batch {
+		e, l := &batch[i], &r.looks[i]
+		if l.remembered != nil {
+			continue
+		}
+		l.known, queries = queries[0].Known, queries[1:]
+		if e.Verity {
+			l.known = r.policy.Verity.Knows(e.Digest, e.Path)
 		}
 	}
 }

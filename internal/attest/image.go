@@ -3,6 +3,7 @@ package attest
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"diglim/internal/policy"
 	"diglim/internal/uki"
@@ -41,6 +42,39 @@ func (j *judge) image() {
 	}
 	j.find(Finding{Code: UnexpectedImage, Leaves: NotTrusted, Digest: quoted,
 		Why: p.String() + " has no value that a kernel image of the policy makes, in any phase of the boot"})
+}
+
+// actions are what a firmware says on PCR 4 besides what it starts (PC Client
+// Platform Firmware Profile, section 10.4.4).
+var actions = []string{"Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option", "BOOT ATTEMPTS OMITTED"}
+
+// started wants everything that the firmware's log says was started to be what the
+// policy names, if it names any, and one of these to be there. Every event on PCR
+// 4 counts, whatever it is called and wherever it stands: what once was started,
+// has been measured, and nothing takes that away again.
+func (j *judge) started(l *eventlog.Log, explained []bool) {
+	if len(j.policy.Started) == 0 || !explained[policy.BootLoaderPCR] {
+		return
+	}
+	any := false
+	for i := range l.Events {
+		e := &l.Events[i]
+		d, _ := e.Digest(j.policy.Bank)
+		data, _ := e.Proven(j.policy.Bank)
+		switch name, known := j.policy.Started[d]; {
+		case e.PCR != policy.BootLoaderPCR || e.Type == eventlog.NoAction || isSeparator(data) || slices.Contains(actions, string(data)):
+		case known:
+			any = true
+			j.state(Statement{PCR: e.PCR, Event: e.Number, Text: name})
+		default:
+			j.find(Finding{Code: OtherBootLoader, Leaves: NotTrusted, Event: e.Number, Digest: d,
+				Why: fmt.Sprintf("event %d, %s on PCR %d, is of nothing that the policy lets the firmware start", e.Number, e.Type, e.PCR)})
+			return // one is as bad as all
+		}
+	}
+	if !any {
+		j.find(Finding{Code: OtherBootLoader, Leaves: NotTrusted, Why: fmt.Sprintf("the firmware measured nothing that it started to PCR %d", policy.BootLoaderPCR)})
+	}
 }
 
 // commandLine wants the first event of PCR 9 to be a kernel command line that

@@ -155,3 +155,41 @@ func TestKernelImage(t *testing.T) {
 	}
 	expect(t, "not quoted", boot(start, func(m *machine) { m.pcrs = m.pcrs[:len(m.pcrs)-1] }), attest.CouldNotTell, attest.PCRNotQuoted)
 }
+
+// What the firmware started is what the policy names, and nothing else.
+func TestStarted(t *testing.T) {
+	loader := digest.Sum(digest.SHA256, []byte("boot loader")) // of tpmtest.Boot
+	event := func(pcr uint32, kind uint32, measured string) tpmtest.FirmwareEvent {
+		return tpmtest.FirmwareEvent{PCR: pcr, Type: kind, Data: []byte("somewhere"), Measured: []byte(measured)}
+	}
+	judge := func(change func(*machine)) attest.Verdict {
+		m := newMachine(t)
+		m.policy.Started = map[digest.Digest]string{loader: "boot.efi", digest.Sum(digest.SHA256, []byte("kernel")): "linux.efi"}
+		change(m)
+		return m.judge(t)
+	}
+	v := judge(func(*machine) {})
+	expect(t, "the boot loader alone", v, attest.Trusted)
+	if len(v.Stated) != 1 || v.Stated[0].Text != "boot.efi" || v.Stated[0].PCR != 4 {
+		t.Errorf("%+v", v.Stated)
+	}
+	action := tpmtest.FirmwareEvent{PCR: 4, Type: tpmtest.EVAction, Data: []byte("Calling EFI Application from Boot Option")}
+	expect(t, "with a kernel, and a word of the firmware", judge(func(m *machine) {
+		m.measure(len(m.events)-2, event(4, tpmtest.EVImage, "kernel"))
+		m.measure(0, action)
+	}), attest.Trusted)
+	for name, change := range map[string]func(*machine){
+		"another, too":              func(m *machine) { m.measure(len(m.events)-2, event(4, tpmtest.EVImage, "evil")) },
+		"another, before":           func(m *machine) { m.measure(0, event(4, tpmtest.EVImage, "evil")) },
+		"another, of another type":  func(m *machine) { m.measure(len(m.events)-2, event(4, 0xd, "evil")) },
+		"another, as an action":     func(m *machine) { e := action; e.Measured = []byte("evil"); m.measure(len(m.events)-2, e) },
+		"another word":              func(m *machine) { e := action; e.Data = []byte("evil"); m.measure(len(m.events)-2, e) },
+		"not the one in the policy": func(m *machine) { delete(m.policy.Started, loader) },
+		"none": func(m *machine) {
+			m.events = slices.DeleteFunc(slices.Clone(m.events), func(e tpmtest.FirmwareEvent) bool { return string(e.Measured) == "boot loader" })
+			m.booted = m.events
+		},
+	} {
+		expect(t, name, judge(change), attest.NotTrusted, attest.OtherBootLoader)
+	}
+}

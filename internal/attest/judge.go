@@ -43,10 +43,14 @@ type Evidence struct {
 // wants it to be. It finds all that it can, not the first thing only: without
 // a good quote the log is still read and what it holds is reported, unproven.
 func Judge(ev Evidence, ch Challenge, pol *policy.Policy) Verdict {
+	return judgeHost(ev, ch, pol, nil)
+}
+
+func judgeHost(ev Evidence, ch Challenge, pol *policy.Policy, fleet *Fleet) Verdict {
 	if pol.Rejects() {
-		return Verdict{Findings: []Finding{{Code: PolicyRejects, Why: "the policy knows no file"}}}
+		return Verdict{Findings: []Finding{{Code: PolicyRejects, Why: "the policy can trust no host; attest-verify policy check says why"}}}
 	}
-	j := judge{policy: pol, last: ch.Checkpoint}
+	j := judge{policy: pol, fleet: fleet, last: ch.Checkpoint}
 	j.verdict.Outcome = Trusted
 	j.current(ch)
 	j.quote(ev, ch)
@@ -61,6 +65,7 @@ func Judge(ev Evidence, ch Challenge, pol *policy.Policy) Verdict {
 
 type judge struct {
 	policy  *policy.Policy
+	fleet   *Fleet        // nil if there is none
 	pcrs    *tpm.PCRs     // nil until the quote is verified
 	ak      digest.Digest // tpm.Key.ID of the key that verified it
 	last    *Checkpoint   // of this key and boot, once the quote is verified; nil if there is none

@@ -111,8 +111,21 @@ func (h host) evidence(t *testing.T) attest.Evidence {
 	return ev
 }
 
+// judge gives the verdict, which a fleet has to give too: one that remembers the
+// honest host, and this one.
 func (h host) judge(t *testing.T) attest.Verdict {
-	return attest.Judge(h.evidence(t), attest.Challenge{Nonce: h.nonce, AK: h.ak, Last: h.last, Now: h.now}, h.policy)
+	t.Helper()
+	ev, ch := h.evidence(t), attest.Challenge{Nonce: h.nonce, AK: h.ak, Last: h.last, Now: h.now}
+	v := attest.Judge(ev, ch, h.policy)
+	f := attest.NewFleet(h.policy)
+	other := honest(t)
+	f.Judge(other.evidence(t), attest.Challenge{Nonce: other.nonce, AK: other.ak})
+	for range 2 {
+		if by := f.Judge(ev, ch); !reflect.DeepEqual(by, v) {
+			t.Errorf("alone: %+v\nin a fleet: %+v", v, by)
+		}
+	}
+	return v
 }
 
 // quoted replaces values in a quote over PCRs 0 to 10, and signs it anew.

@@ -193,6 +193,7 @@ const (
 
 	SystemLogDiffers   Code = "system-log-does-not-replay"
 	UnexpectedImage    Code = "kernel-image-not-expected"
+	OtherBootLoader    Code = "boot-loader-not-expected"
 	OtherCommandLine   Code = "command-line-differs"
 	CommandLineUnclear Code = "command-line-unclear"
 	OtherInitrd        Code = "initramfs-differs"

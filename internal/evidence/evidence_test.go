@@ -181,6 +181,35 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// A directory may have a quote a bank, and the logs of the running system.
+func TestQuoteABank(t *testing.T) {
+	files := map[string][]byte{"systemd.cel": []byte("systemd's"), "diglim.cel": []byte("diglim's"), "quote-ecc.msg": []byte("of no bank"), "quote.txt": []byte("notes")}
+	quotes := map[digest.Algorithm]made{}
+	for _, bank := range []digest.Algorithm{digest.SHA1, digest.SHA256, digest.SHA384} {
+		q := quote(t, bank)
+		quotes[bank] = q
+		files[evidence.BankName(bank)+".msg"], files[evidence.BankName(bank)+".sig"], files[evidence.BankName(bank)+".pcrs"] = q.Attest, q.Signature, q.PCRs
+	}
+	b := evidence.FromFiles(files)
+	if len(b.Quotes) != 3 {
+		t.Errorf("%d quotes", len(b.Quotes))
+	}
+	for bank, q := range quotes {
+		ev := b.For(tpm.PCR{Bank: bank, Index: 10})
+		if !bytes.Equal(ev.Quote, q.Attest) || !bytes.Equal(ev.Signature, q.Signature) || !bytes.Equal(ev.PCRs, q.PCRs) || string(ev.Systemd) != "systemd's" || string(ev.Diglim) != "diglim's" {
+			t.Errorf("%s: %+v", bank, ev)
+		}
+	}
+	for name, known := range map[string]bool{
+		"quote.msg": true, "quote-sha256.sig": true, "quote-sm3.pcrs": true, "diglim.cel": true, "ima.bin": true,
+		"quote-ecc.msg": false, "quote-md5.msg": false, "quote.txt": false, "msg": false, ".msg": false, "quote-sha256": false, "stale.msg": false,
+	} {
+		if evidence.Known(name) != known {
+			t.Errorf("%q is known: %v", name, !known)
+		}
+	}
+}
+
 func content(r io.ReaderAt) string {
 	if r == nil {
 		return ""

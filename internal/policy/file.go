@@ -40,6 +40,7 @@ type File struct {
 	AllowWeak     bool     // believe signatures over MD5 and SHA-1
 	Files         []Rule   // known besides what the lists say
 	UKIs          []string // files of unified kernel images that may be started
+	BootLoaders   []string // files of other UEFI programs that may be started
 }
 
 // A Rule makes a file known that no package has.
@@ -61,7 +62,7 @@ func ParseFile(b []byte) (*File, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%d bytes, the limit is %d", len(b), maxFile)
 	}
-	p := parser{file: &File{Policy: Policy{Denied: map[digest.Digest]string{}, Events: map[Event]string{}, Initrds: map[digest.Digest]string{}}}, said: map[string]int{}}
+	p := parser{file: &File{Policy: Policy{Denied: map[digest.Digest]string{}, Events: map[Event]string{}, Initrds: map[digest.Digest]string{}, Started: map[digest.Digest]string{}}}, said: map[string]int{}}
 	n := 0
 	for line := range bytes.Lines(b) {
 		n++
@@ -172,6 +173,7 @@ var statements = map[string]statement{
 	"deny":                {`DIGEST "REASON"`, 2, 2, false, readDeny},
 	"event":               {`TYPE PCR "REASON"`, 3, 3, false, readEvent},
 	"uki":                 {"FILE", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.UKIs, args[0]) }},
+	"boot-loader":         {`FILE|DIGEST "REASON"`, 1, 2, false, readBootLoader},
 	"initramfs":           {`DIGEST "REASON"`, 2, 2, false, readInitrd},
 	"serial":              {"NUMBER", 1, 1, true, readSerial},
 	"valid-from":          {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.From, args[0], 0) }},
@@ -305,6 +307,18 @@ func readInitrd(f *File, args []word) error {
 	d, reason, err := digestAndReason(args)
 	if err == nil {
 		f.Initrds[d] = reason
+	}
+	return err
+}
+
+// readBootLoader reads the file of a boot loader or, with a reason, its digest.
+func readBootLoader(f *File, args []word) error {
+	if len(args) == 1 {
+		return appendPath(&f.BootLoaders, args[0])
+	}
+	d, reason, err := digestAndReason(args)
+	if err == nil {
+		f.Started[d] = reason
 	}
 	return err
 }

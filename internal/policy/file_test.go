@@ -52,6 +52,8 @@ firmware-log 0,7
 event 0xc0000001 7 "a vendor's own"
 uki linux.efi
 uki "older linux.efi"
+boot-loader shimx64.efi
+boot-loader sha256:%[2]s "option ROM"
 kernel-command-line "root=/dev/vda quiet"
 kernel-command-line "root=/dev/vda debug"
 initramfs sha256:%[1]s "made by dracut"
@@ -73,6 +75,7 @@ func TestParseFile(t *testing.T) {
 			Denied:           map[digest.Digest]string{b: "CVE-2026-1234"},
 			Events:           map[policy.Event]string{{PCR: 7, Type: 0xc0000001}: "a vendor's own"},
 			CommandLines:     []string{"root=/dev/vda quiet", "root=/dev/vda debug"},
+			Started:          map[digest.Digest]string{b: "option ROM"},
 			Initrds:          map[digest.Digest]string{a: "made by dracut"},
 			ReportViolations: true,
 			ReportUnknown:    true,
@@ -93,6 +96,7 @@ func TestParseFile(t *testing.T) {
 		},
 		AK:            "keys/web-1.pub",
 		UKIs:          []string{"linux.efi", "older linux.efi"},
+		BootLoaders:   []string{"shimx64.efi"},
 		Lists:         []string{"lists", "more lists"},
 		Keyrings:      []string{"/etc/pki/rpm-gpg", `a "key".gpg`},
 		SigningKeys:   []string{"keys/ima.pem", "keys/more ima.der"},
@@ -191,6 +195,8 @@ func TestBadFiles(t *testing.T) {
 		"no day":                 "policy 1\nvalid-until 2026-02-30\n",
 		"a time":                 "policy 1\nvalid-until 2026-02-03T00:00:00Z\n",
 		"firmware log, PCR 24":   "policy 1\nfirmware-log 24\n",
+		"boot loader of nothing": "policy 1\nboot-loader \"\"\n",
+		"boot loader, no digest": "policy 1\nboot-loader shimx64.efi \"mine\"\n",
 		"no image":               "policy 1\nuki \"\"\n",
 		"empty command line":     "policy 1\nkernel-command-line \"\"\n",
 		"blank at its end":       "policy 1\nkernel-command-line \"quiet \"\n",
@@ -205,7 +211,7 @@ func TestBadFiles(t *testing.T) {
 		keyword, _, _ := strings.Cut(line, " ")
 		bad[fmt.Sprintf("line %d without words", i+2)] = strings.Join(lines[:i+1], "") + keyword + "\n"
 		bad[fmt.Sprintf("line %d with five words more", i+2)] = strings.Join(lines[:i+1], "") + strings.TrimRight(strings.SplitN(line, "   ", 2)[0], "\n") + " x x x x x\n"
-		if !slices.Contains([]string{"lists", "keyring", "signing-key", "ima-policy", "quoted", "extended", "file", "deny", "pcr", "uki", "initramfs"}, keyword) {
+		if !slices.Contains([]string{"lists", "keyring", "signing-key", "ima-policy", "quoted", "extended", "file", "deny", "pcr", "uki", "initramfs", "boot-loader"}, keyword) {
 			bad[fmt.Sprintf("line %d twice", i+2)] = full + line
 		}
 	}
@@ -251,7 +257,7 @@ func TestWords(t *testing.T) {
 		`at "/run/a b" only: generated at boot`, "whoever lists it: CVE-2026-1234", "in no list is reported, and the host trusted all the same (caution)",
 		"while it was measured is reported, and the host trusted all the same (caution)", "one of 2 values: Secure Boot", "had Secure Boot on", "explained by the firmware's log in PCRs 0 7", "as strong as SHA-1",
 		"with an event of type 0xc0000001 on PCR 7 passes: a vendor's own (caution)", "0x2019102300163636 or later",
-		`by the kernel image "older linux.efi"`, "one of these 2 images", `needs "firmware-log" with PCR 9`, `the kernel command line "root=/dev/vda debug"`, "made by dracut",
+		`by the kernel image "older linux.efi"`, `the boot loader "shimx64.efi"`, "option ROM", `"boot-loader" needs "firmware-log" with PCR 4`, "one of these 2 images", `needs "firmware-log" with PCR 9`, `the kernel command line "root=/dev/vda debug"`, "made by dracut",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in:\n%s", want, text)
@@ -267,11 +273,10 @@ func TestWords(t *testing.T) {
 			t.Errorf("%q is not in:\n%s", want, text)
 		}
 	}
-	const byHand = "extended by hand (caution)"
-	for expected, caution := range map[string]bool{"": true, "pcr sha256:0 ": true, "pcr sha256:4 ": false, "pcr sha256:7 ": false} {
-		if expected != "" {
-			expected += a.Hex()
-		}
+	const byHand = "by anything else passes, which can extend PCRs from 8 on by hand"
+	for expected, caution := range map[string]bool{
+		"": true, "pcr sha256:0 " + a.Hex(): true, "pcr sha256:4 " + a.Hex(): false, "pcr sha256:7 " + a.Hex(): false, "firmware-log 4": false, "firmware-log 0": true,
+	} {
 		if f, err = policy.ParseFile([]byte("policy 1\nima sha256:10\nlists lists\nkeyring k\nuki linux.efi\n" + expected)); err != nil {
 			t.Fatal(err)
 		}

@@ -51,6 +51,11 @@ type Policy struct {
 	// word is said of PCR 11.
 	Images []Image
 
+	// Started are the hashes of what the firmware may start, the images among
+	// them, and what they are; the log has to explain PCR 4 then. Without any, no
+	// word is said of what was started.
+	Started map[digest.Digest]string
+
 	// CommandLines are the kernel command lines that the kernel's EFI stub may
 	// have measured to PCR 9, which the log has to explain. Initrds are the
 	// digests of the initramfs that it measured after that, with the reason.
@@ -109,6 +114,9 @@ type Expectation struct {
 // Digests is the number of different digests that p knows, of either kind.
 func (p *Policy) Digests() int { return p.Known.Len() + p.Verity.Len() }
 
+// BootLoaderPCR is the PCR that the firmware measures what it starts into.
+const BootLoaderPCR = 4
+
 // SecureBootPCR is the PCR that the firmware measures its Secure Boot settings
 // into (PC Client Platform Firmware Profile section 2.3.4).
 const SecureBootPCR = 7
@@ -118,12 +126,15 @@ const SecureBootPCR = 7
 const StubPCR = 9
 
 // Rejects reports whether p can trust no host at all: there is none, it has
-// no bank or a PCR that no host has, it wants Secure Boot, a command line or an
-// initramfs and not what proves it, or it knows no file and no key that
-// signs files.
+// no bank or a PCR that no host has, it wants Secure Boot, a boot loader, a command
+// line or an initramfs and not what proves it, or it knows no file and
+// no key that signs files.
 func (p *Policy) Rejects() bool {
-	if p == nil || !p.Bank.Available() || p.Digests() == 0 && len(p.Signers) == 0 || p.SecureBoot && !slices.Contains(p.Firmware, SecureBootPCR) ||
-		len(p.CommandLines) > 0 && !slices.Contains(p.Firmware, StubPCR) || len(p.Initrds) > 0 && len(p.CommandLines) == 0 {
+	if p == nil || !p.Bank.Available() || p.Digests() == 0 && len(p.Signers) == 0 || len(p.Initrds) > 0 && len(p.CommandLines) == 0 {
+		return true
+	}
+	explained := func(pcr int) bool { return slices.Contains(p.Firmware, pcr) }
+	if p.SecureBoot && !explained(SecureBootPCR) || len(p.Started) > 0 && !explained(BootLoaderPCR) || len(p.CommandLines) > 0 && !explained(StubPCR) {
 		return true
 	}
 	none := func(pcr int) bool { return pcr < 0 || pcr >= tpm.PCRCount }

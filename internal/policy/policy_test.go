@@ -23,6 +23,8 @@ func TestRejects(t *testing.T) {
 		"firmware PCR 24":     {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{24}}, true},
 		"Secure Boot alone":   {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{0}, SecureBoot: true}, true},
 		"Secure Boot, PCR 7":  {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{7}, SecureBoot: true}, false},
+		"boot loader alone":   {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{7}, Started: map[digest.Digest]string{{}: "x"}}, true},
+		"boot loader, PCR 4":  {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{4}, Started: map[digest.Digest]string{{}: "x"}}, false},
 		"command line alone":  {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{7}, CommandLines: []string{"quiet"}}, true},
 		"initramfs alone":     {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{9}, Initrds: map[digest.Digest]string{{}: "x"}}, true},
 		"command line, PCR 9": {&Policy{Bank: digest.SHA256, PCR: IMAPCR, Known: known, Firmware: []int{9}, CommandLines: []string{"quiet"}}, false},

@@ -19,9 +19,6 @@ type Clause struct {
 	Caution bool // it lets something pass that the strictest policy does not
 }
 
-// bootLoaderPCR is the PCR that the firmware measures what it starts into.
-const bootLoaderPCR = 4
-
 // Words says in words what a policy file asks of a host, what it lets pass, and
 // what it does not ask for.
 func (f *File) Words() []Clause {
@@ -164,8 +161,22 @@ func (f *File) Words() []Clause {
 	for _, d := range slices.SortedFunc(maps.Keys(f.Initrds), digest.Digest.Compare) {
 		say("boot", "may have the initramfs %s: %s", d, f.Initrds[d])
 	}
-	if (len(f.UKIs) > 0 || len(f.CommandLines) > 0) && !slices.ContainsFunc(f.Expected, func(x Expectation) bool { return x.PCR.Index == bootLoaderPCR || x.PCR.Index == SecureBootPCR }) {
-		caution("boot", "by anything else passes, if no statement \"pcr\" says what PCR %d or %d is: PCRs from 8 on may be extended by hand", bootLoaderPCR, SecureBootPCR)
+	for _, path := range f.BootLoaders {
+		say("boot", "by way of the boot loader %q", path)
+	}
+	for _, d := range slices.SortedFunc(maps.Keys(f.Started), digest.Digest.Compare) {
+		say("boot", "by way of %s: %s", d, f.Started[d])
+	}
+	known := slices.ContainsFunc(f.Expected, func(x Expectation) bool {
+		return x.PCR.Index == BootLoaderPCR || x.PCR.Index == SecureBootPCR
+	})
+	switch started := len(f.UKIs)+len(f.BootLoaders)+len(f.Started) > 0; {
+	case started && slices.Contains(f.Policy.Firmware, BootLoaderPCR):
+		say("boot", "by nothing else, by the firmware's log on PCR %d", BootLoaderPCR)
+	case len(f.BootLoaders)+len(f.Started) > 0:
+		say("rejects", "every host: \"boot-loader\" needs \"firmware-log\" with PCR %d", BootLoaderPCR)
+	case (started || len(f.CommandLines) > 0) && !known:
+		caution("boot", "by anything else passes, which can extend PCRs from 8 on by hand; \"firmware-log\" with PCR %d says what the firmware started", BootLoaderPCR)
 	}
 	if f.MinFirmware > 0 {
 		say("tpm", "has firmware %#016x or later", f.MinFirmware)

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 
 	"diglim/internal/digest"
@@ -62,28 +63,7 @@ func Parse(file io.ReaderAt) (*Image, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	r := wire.New("DOS header", binary.LittleEndian, head[:n])
-	if magic := r.Bytes(2); r.Err() == nil && string(magic) != "MZ" {
-		r.FailAt(0, errors.New("not a PE file"))
-	}
-	r.Bytes(0x3c - 2)
-	skip := int64(r.U32()) - r.Offset()
-	if r.Err() == nil && (skip < 0 || skip > maxHeader) {
-		r.Failf("PE header at %d", r.Offset()+skip)
-	}
-	r.Bytes(int(skip))
-	r.Record("PE header")
-	if magic := r.Bytes(4); r.Err() == nil && string(magic) != "PE\x00\x00" {
-		r.Failf("not a PE file")
-	}
-	r.U16() // machine
-	count := int(r.U16())
-	if count > MaxSections {
-		r.Failf("%d sections, the limit is %d", count, MaxSections)
-	}
-	r.Bytes(3 * 4) // time, symbol table
-	optional := int(r.U16())
-	r.U16() // characteristics
+	r, count, optional := header(head[:n])
 	r.Bytes(optional)
 	image := &Image{file: file, sections: map[string]section{}}
 	for i := range count {
@@ -113,18 +93,43 @@ func Parse(file io.ReaderAt) (*Image, error) {
 	return image, nil
 }
 
+// header reads the headers of a PE file up to the optional one, of which it
+// returns the size in bytes, and the number of sections.
+func header(head []byte) (r *wire.Reader, sections, optional int) {
+	r = wire.New("DOS header", binary.LittleEndian, head)
+	if magic := r.Bytes(2); r.Err() == nil && string(magic) != "MZ" {
+		r.FailAt(0, errors.New("not a PE file"))
+	}
+	r.Bytes(0x3c - 2)
+	skip := int64(r.U32()) - r.Offset()
+	if r.Err() == nil && (skip < 0 || skip > maxHeader) {
+		r.Failf("PE header at %d", r.Offset()+skip)
+	}
+	r.Bytes(int(skip))
+	r.Record("PE header")
+	if magic := r.Bytes(4); r.Err() == nil && string(magic) != "PE\x00\x00" {
+		r.Failf("not a PE file")
+	}
+	r.U16() // machine
+	sections = int(r.U16())
+	if sections > MaxSections {
+		r.Failf("%d sections, the limit is %d", sections, MaxSections)
+	}
+	r.Bytes(3 * 4) // time, symbol table
+	optional = int(r.U16())
+	r.U16() // characteristics
+	if r.Err() != nil {
+		return r, 0, 0
+	}
+	return r, sections, optional
+}
+
 // add takes a section if it is one that is measured.
 func (i *Image) add(name string, s section, stored int64) error {
-	for _, c := range chosen {
-		if name == c {
-			return fmt.Errorf("section %s: which of its parts count is decided at boot, so that nothing can be predicted", name)
-		}
+	if slices.Contains(chosen, name) {
+		return fmt.Errorf("section %s: which of its parts count is decided at boot, so that nothing can be predicted", name)
 	}
-	known := false
-	for _, m := range measured {
-		known = known || name == m
-	}
-	if !known {
+	if !slices.Contains(measured, name) {
 		return nil
 	}
 	if _, twice := i.sections[name]; twice {
@@ -183,6 +188,22 @@ func (i *Image) Values(bank digest.Algorithm) ([]digest.Digest, error) {
 		}
 		delete(content, later[unknown])
 	}
+}
+
+// Started returns the hashes by which a firmware knows the image, which is of size
+// bytes, and the kernel in it: the stub has the firmware start that, since systemd
+// 257. A kernel that is no PE file is started otherwise.
+func (i *Image) Started(size int64, bank digest.Algorithm) ([]digest.Digest, error) {
+	whole, err := Authenticode(i.file, size, bank)
+	if err != nil {
+		return nil, err
+	}
+	s := i.sections[".linux"]
+	kernel, err := Authenticode(io.NewSectionReader(i.file, s.at, s.size), s.size, bank)
+	if err != nil {
+		return []digest.Digest{whole}, nil
+	}
+	return []digest.Digest{whole, kernel}, nil
 }
 
 // Phases yields the values that PCR 11 may have after the boot has gone on from

@@ -2,17 +2,24 @@ package uki
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"diglim/internal/digest"
 	"diglim/internal/wire"
@@ -40,8 +47,13 @@ func image(parts ...part) []byte {
 	b = le.AppendUint16(b, uint16(len(parts)))
 	b = append(b, make([]byte, 12)...)
 	b = le.AppendUint16(b, 240)
-	b = append(b, make([]byte, 2+240)...)
-	from := (len(b) + 40*len(parts) + 511) &^ 511
+	b = append(b, 0, 0)
+	from := (len(b) + 240 + 40*len(parts) + 511) &^ 511
+	optional := make([]byte, 240)
+	le.PutUint16(optional, magicPE32Plus)
+	le.PutUint32(optional[sizeOfHeadersAt:], uint32(from))
+	le.PutUint32(optional[directoriesAt-4:], 16)
+	b = append(b, optional...)
 	var data []byte
 	for _, p := range parts {
 		stored := (len(p.content) + 511) &^ 511
@@ -248,11 +260,116 @@ func TestSystemdMeasure(t *testing.T) {
 	}
 }
 
+func authenticode(t *testing.T, b []byte) digest.Digest {
+	t.Helper()
+	d, err := Authenticode(bytes.NewReader(b), int64(len(b)), digest.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// Of a file all counts but the checksum and what is about signatures.
+func TestAuthenticode(t *testing.T) {
+	good := image(part{".cmdline", "quiet"}, part{".linux", "kernel"})
+	want := authenticode(t, good)
+	const optional, table = 0x40 + 24, 0x40 + 24 + 240
+	uncounted := func(i int) bool {
+		return i >= optional+checksumAt && i < optional+checksumAt+4 || i >= optional+directoriesAt+certificatesAt && i < optional+directoriesAt+certificatesAt+8
+	}
+	checked := 0
+	for i := range good {
+		b := bytes.Clone(good)
+		b[i] ^= 0x10
+		d, err := Authenticode(bytes.NewReader(b), int64(len(b)), digest.SHA256)
+		if err == nil && (d == want) != uncounted(i) {
+			t.Errorf("byte %#x is counted: %v", i, d != want)
+		}
+		if err == nil {
+			checked++
+		}
+	}
+	if checked < len(good)-64 {
+		t.Errorf("%d of %d bytes checked", checked, len(good))
+	}
+	if authenticode(t, append(bytes.Clone(good), "behind"...)) == want {
+		t.Error("what lies behind the sections is not counted")
+	}
+	signed := append(bytes.Clone(good), "a signature"...)
+	binary.LittleEndian.PutUint32(signed[optional+directoriesAt+certificatesAt+4:], uint32(len("a signature")))
+	if authenticode(t, signed) != want {
+		t.Error("a signature is counted")
+	}
+	for name, b := range map[string][]byte{"empty": nil, "cut": good[:len(good)-1], "cut in the headers": good[:table+10], "text": []byte("#!/bin/sh")} {
+		if d, err := Authenticode(bytes.NewReader(b), int64(len(b)), digest.SHA256); err == nil {
+			t.Errorf("%s: %v", name, d)
+		}
+	}
+}
+
+// sbsign computes the hash too: it stands in the signature.
+func TestSbsignAgrees(t *testing.T) {
+	const stub = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+	sbsign, err := exec.LookPath("sbsign")
+	if err == nil {
+		_, err = os.Stat(stub)
+	}
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := func(name string, b []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	keyFile := path("key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+	certFile := path("cert", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))
+	original, err := os.ReadFile(stub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"systemd's stub": original, "an image": image(parts...)} {
+		out := filepath.Join(dir, "signed")
+		if text, err := exec.Command(sbsign, "--key", keyFile, "--cert", certFile, "--output", out, path("unsigned", b)).CombinedOutput(); err != nil {
+			t.Fatalf("%s: sbsign: %v\n%s", name, err, text)
+		}
+		signed, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = append(b, make([]byte, -len(b)&7)...) // as sbsign fills it up
+		d := authenticode(t, signed)
+		if d != authenticode(t, b) || bytes.Count(signed, d.Bytes()) != 1 {
+			t.Errorf("%s: %v, before it was signed %v, in the signature %d times", name, d, authenticode(t, b), bytes.Count(signed, d.Bytes()))
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, seed := range [][]byte{image(parts...), image(parts[1], parts[4]), []byte("MZ")} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		Authenticode(bytes.NewReader(b), int64(len(b)), digest.SHA256)
 		i, err := Parse(bytes.NewReader(b))
 		if err != nil {
 			return

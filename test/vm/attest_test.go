@@ -119,7 +119,7 @@ func TestTamperingsAreNamed(t *testing.T) {
 		g.boot(t, ctx, "ima_policy=tcb "+onlyFirst)
 		t.Run("command line", func(t *testing.T) {
 			other := tamperings[0]
-			other.codes = []attest.Code{attest.UnexpectedPCR, attest.UnexpectedImage, attest.OtherCommandLine}
+			other.codes = []attest.Code{attest.OtherBootLoader, attest.UnexpectedImage, attest.OtherCommandLine}
 			g.check(t, other)
 		})
 	})
@@ -210,7 +210,7 @@ func (g *attestGuest) boot(t *testing.T, ctx context.Context, cmdline string) {
 		if _, err := os.Stat(g.machine.Image); err == nil {
 			g.machine.Image = filepath.Join(g.dir, "other.efi") // linux.efi is in the policy
 		}
-		if err := vm.WriteUKI(ctx, g.machine.Image, g.machine); err != nil {
+		if err := g.machine.SecureBoot.WriteUKI(ctx, g.machine.Image, g.machine); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -241,11 +241,18 @@ func (g *attestGuest) writePolicy(t *testing.T, uefi bool) {
 	}
 	statements := []string{"policy 1", "ima sha256:10", "ak ak.pub", "ak-attributes required", "lists lists", "unsigned-lists accept",
 		"quoted sha256:0-11", "extended sha256:0-7"}
-	boot := []int{0, 2, 4, 7} // firmware, option ROMs, boot loader, Secure Boot
+	boot := []int{0, 2, 7} // firmware, option ROMs, Secure Boot
 	if uefi {
-		statements = append(statements, "firmware-log 0-7,9,11,12", "secure-boot required", "uki linux.efi", fmt.Sprintf("kernel-command-line %q", vm.Cmdline(g.machine.Cmdline)))
+		initrd, err := os.ReadFile(g.machine.Initrd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		statements = append(statements, "firmware-log 0-7,9,11,12", "secure-boot required", "uki linux.efi",
+			fmt.Sprintf("kernel-command-line %q", vm.Cmdline(g.machine.Cmdline)),
+			fmt.Sprintf("initramfs %s \"the guest's\"", digest.Sum(digest.SHA256, initrd)))
 	} else {
 		statements = append(statements, "firmware-log 0-7")
+		boot = append(boot, 4) // what was booted
 	}
 	var replayed struct {
 		PCRs []struct{ Value digest.Digest }

@@ -29,7 +29,7 @@ type Machine struct {
 	// first makes it; if it is empty each has a new TPM.
 	TPMState string
 
-	// Image is a unified kernel image, from WriteUKI, which the UEFI firmware of
+	// Image is a unified kernel image, from TestKey.WriteUKI, which the UEFI firmware of
 	// SecureBoot starts from a disk of its own, as it starts one on a real machine:
 	// so it measures it. Initrd and Cmdline are those in the image then.
 	Image string
@@ -125,7 +125,7 @@ func boot(ctx context.Context, m Machine, console string) error {
 	case m.Image != "" && m.SecureBoot == nil:
 		return errors.New("an image without Secure Boot")
 	case m.Image != "":
-		start, firmware, err = m.SecureBoot.prepareDisk(ctx, dir, m.Image)
+		start, firmware, err = m.SecureBoot.prepareDisk(dir, m.Image)
 	case m.SecureBoot != nil:
 		start[1], firmware, err = m.SecureBoot.prepare(ctx, dir, start[1])
 	}

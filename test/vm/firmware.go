@@ -25,46 +25,53 @@ func WriteTestKey(ctx context.Context, dir string) (*TestKey, error) {
 // prepare signs a copy of the kernel image in dir. It returns the copy's path
 // and qemu's arguments for the firmware.
 func (k *TestKey) prepare(ctx context.Context, dir, image string) (signed string, args []string, err error) {
-	const firmware = "/usr/share/OVMF/"
 	signed = filepath.Join(dir, "vmlinuz")
 	if err := k.sign(ctx, image, signed); err != nil {
 		return "", nil, err
 	}
-	// The firmware writes to its variables.
+	args, err = k.firmware(dir)
+	return signed, args, err
+}
+
+// firmware returns qemu's arguments for the firmware, whose variables, to which
+// it writes, are in dir.
+func (k *TestKey) firmware(dir string) (args []string, err error) {
+	const firmware = "/usr/share/OVMF/"
 	variables, err := os.ReadFile(firmware + "OVMF_VARS_4M.snakeoil.fd")
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	vars := filepath.Join(dir, "vars.fd")
 	if err := os.WriteFile(vars, variables, 0o600); err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	return signed, []string{
+	return []string{
 		"-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + firmware + "OVMF_CODE_4M.secboot.fd",
 		"-drive", "if=pflash,unit=1,format=raw,file=" + vars,
 	}, nil
 }
 
-// prepareDisk signs a copy of the image on a disk that qemu makes of a
-// directory, under the name that firmware looks for (UEFI section 3.5.1.1). It
-// returns qemu's arguments for the disk and the firmware.
-func (k *TestKey) prepareDisk(ctx context.Context, dir, image string) (disk, firmware []string, err error) {
-	signed, firmware, err := k.prepare(ctx, dir, image)
-	if err != nil {
-		return nil, nil, err
-	}
+// prepareDisk puts the image on a disk that qemu makes of a directory, under the
+// name that firmware looks for (UEFI section 3.5.1.1). It returns qemu's arguments
+// for the disk and the firmware.
+func (k *TestKey) prepareDisk(dir, image string) (disk, firmware []string, err error) {
 	boot := filepath.Join(dir, "esp", "EFI", "BOOT")
 	if err := os.MkdirAll(boot, 0o755); err != nil {
 		return nil, nil, err
 	}
-	if err := os.Rename(signed, filepath.Join(boot, "BOOTX64.EFI")); err != nil {
+	data, err := os.ReadFile(image)
+	if err != nil {
 		return nil, nil, err
 	}
+	if err := os.WriteFile(filepath.Join(boot, "BOOTX64.EFI"), data, 0o644); err != nil {
+		return nil, nil, err
+	}
+	firmware, err = k.firmware(dir)
 	return []string{
 		"-drive", "if=none,id=esp,format=raw,readonly=on,file=fat:" + filepath.Join(dir, "esp"),
 		"-device", "virtio-blk-pci,drive=esp,bootindex=0,addr=0x10", // behind the disk, which is the guest's first
-	}, firmware, nil
+	}, firmware, err
 }
 
 func (k *TestKey) sign(ctx context.Context, image, signed string) error {
@@ -83,9 +90,9 @@ const (
 	initrdAt  = 0x4000000
 )
 
-// WriteUKI writes a unified kernel image: systemd's stub with the kernel, the
-// initramfs and the command line of a machine in it.
-func WriteUKI(ctx context.Context, path string, m Machine) error {
+// WriteUKI writes a unified kernel image, signed: systemd's stub with the kernel,
+// the initramfs and the command line of a machine in it.
+func (k *TestKey) WriteUKI(ctx context.Context, path string, m Machine) error {
 	dir, err := os.MkdirTemp("", "uki-")
 	if err != nil {
 		return err
@@ -105,6 +112,9 @@ func WriteUKI(ctx context.Context, path string, m Machine) error {
 	}{{".osrel", osrel, osrelAt}, {".cmdline", line, cmdlineAt}, {".linux", m.Kernel.image(), linuxAt}, {".initrd", m.Initrd, initrdAt}} {
 		args = append(args, "--add-section", s.name+"="+s.file, "--change-section-vma", fmt.Sprintf("%s=%#x", s.name, s.at))
 	}
-	_, err = run(ctx, "", "objcopy", append(args, stub, path)...)
-	return err
+	unsigned := filepath.Join(dir, "unsigned")
+	if _, err := run(ctx, "", "objcopy", append(args, stub, unsigned)...); err != nil {
+		return err
+	}
+	return k.sign(ctx, unsigned, path)
 }

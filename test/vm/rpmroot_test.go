@@ -301,7 +301,7 @@ func TestRPMRoot(t *testing.T) {
 		{name: "another", script: install + pkg + "other-1.0" + suffix + "&& hello && left && ls /etc/digest_lists",
 			want: []string{"0-file_list-rpm-hello-2.0", "1-file_list-rpm-left-2.0", "1-file_list-rpm-cut-1.0"}},
 		{name: "finish", script: "rm /cut; " + install + "--replacepkgs " + pkg + "left-2.0" + suffix + pkg + "hello-2.0" + suffix + pkg + "cut-1.0" + suffix + pkg + "libs-3.0" + suffix +
-			"&& hello && left && cut-program && ! ls -d /etc/digest_lists/1-*", want: []string{"script of hello 1.0", "hello 1.0 is gone", "RPM version"}},
+			"&& hello && left && cut-program && ! ls -d /etc/digest_lists/1-*", want: []string{"script of hello 2.0", "hello 1.0 is gone", "RPM version"}},
 		{name: "old", script: "/hello-1.0", exit: denied},
 		{name: "erase", script: "/hello-2.0 && rpm -e --nodeps hello && ! ls -d /etc/digest_lists/*hello*",
 			want: []string{"script of hello 2.0", "hello 2.0 is gone"}},

@@ -42,7 +42,7 @@ const (
 type Record struct {
 	Number  int             // counts from 1
 	Offset  int64           // in the log
-	PCR     int             // that it extended; -1 if it was an NV index
+	PCR     int             // that it extended; -1 if it was something else, such as an NV index
 	Digests []digest.Digest // in the order of the log, without those of an algorithm that is not known
 	Type    string          // content_type
 	Content []byte          // a JSON value, as it stands in the log, which it aliases
@@ -71,7 +71,7 @@ func (r *Record) Text(bank digest.Algorithm) (string, bool) {
 		var content struct {
 			String string `json:"string"`
 		}
-		if json.Unmarshal(r.Content, &content) != nil {
+		if json.Unmarshal(r.Content, &content) != nil || content.String == "" {
 			return "", false
 		}
 		text = content.String
@@ -131,15 +131,13 @@ func (r *Record) parse(text []byte) error {
 		return errors.New("no content")
 	}
 	r.PCR = -1
-	if fields["nv_index"] == nil {
+	if fields["pcr"] != nil {
 		if err := member(fields, "pcr", &r.PCR); err != nil {
 			return err
 		}
 		if r.PCR < 0 || r.PCR >= pcrCount {
 			return fmt.Errorf("PCR %d, the last is %d", r.PCR, pcrCount-1)
 		}
-	} else if fields["pcr"] != nil {
-		return errors.New("both a PCR and an NV index")
 	}
 	var digests []json.RawMessage
 	if err := member(fields, "digests", &digests); err != nil {

@@ -60,6 +60,10 @@ func TestParse(t *testing.T) {
 	if d, ok := records[0].Digest(digest.SHA1); !ok || d != digest.Sum(digest.SHA1, []byte("enter-initrd")) || len(records[0].Digests) != 2 {
 		t.Errorf("digests %v", records[0].Digests)
 	}
+	other, err := Parse([]byte(strings.Replace(record(11, "enter-initrd"), `"pcr"`, `"PCR"`, 1)))
+	if err != nil || len(other) != 1 || other[0].PCR != -1 {
+		t.Errorf("a name in the other case counts: %+v, %v", other, err)
+	}
 	if _, ok := records[1].Text(digest.SHA1); ok {
 		t.Error("a record without a digest for the bank is proven in it")
 	}
@@ -70,26 +74,24 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	good := separatorRecord + record(11, "enter-initrd")
 	for name, c := range map[string]struct{ old, new, want string }{
-		"no separator":       {"\n\x1e", "\n", "behind the object"},
-		"byte in front":      {"\x1e{\"pcr\":7", "x\x1e{\"pcr\":7", "begins with"},
-		"no newline":         {"}}\n\x1e", "}}\x1e", "no newline"},
-		"cut":                {`"eventType":"phase"}}` + "\n", "", "no newline"},
-		"empty record":       {"\n\x1e", "\n\x1e\n\x1e", "no JSON object"},
-		"not an object":      {"\n\x1e", "\n\x1e[]\n\x1e", "no JSON object"},
-		"member twice":       {`{"pcr":11`, `{"pcr":10,"pcr":11`, `"pcr" twice`},
-		"name in other case": {`{"pcr":11`, `{"PCR":11`, `no member "pcr"`},
-		"PCR of text":        {`{"pcr":11`, `{"pcr":"11"`, `member "pcr"`},
-		"PCR null":           {`{"pcr":11`, `{"pcr":null`, `no member "pcr"`},
-		"PCR too high":       {`{"pcr":11`, `{"pcr":24`, "the last is 23"},
-		"PCR below 0":        {`{"pcr":11`, `{"pcr":-1`, "the last is 23"},
-		"PCR and NV index":   {`{"pcr":11`, `{"nv_index":5,"pcr":11`, "both"},
-		"no content type":    {`"content_type":"systemd","content":{"string":"enter`, `"content":{"string":"enter`, "content_type"},
-		"no content":         {`"content":{"string":"enter-initrd",`, `"other":{"string":"enter-initrd",`, "no content"},
-		"no digests":         {`"pcr":11,"digests"`, `"pcr":11,"digest"`, `"digests"`},
-		"empty digests":      {`"pcr":11,"digests":[`, `"pcr":11,"digests":[],"x":[`, "0 digests"},
-		"digest twice":       {`"hashAlg":"sha1","digest"`, `"hashAlg":"sha256","digest":"` + strings.Repeat("0", 64) + `"},{"hashAlg":"sha256","digest":"00","x"`, "two digests"},
-		"digest too short":   {`"hashAlg":"sha1","digest":"`, `"hashAlg":"sha1","digest":"00","x":"`, "hex digits"},
-		"digest not hex":     {`"hashAlg":"sha1","digest":"`, `"hashAlg":"sha1","digest":"` + strings.Repeat("x", 40) + `","x":"`, "sha1 digest"},
+		"no separator":     {"\n\x1e", "\n", "behind the object"},
+		"byte in front":    {"\x1e{\"pcr\":7", "x\x1e{\"pcr\":7", "begins with"},
+		"no newline":       {"}}\n\x1e", "}}\x1e", "no newline"},
+		"cut":              {`"eventType":"phase"}}` + "\n", "", "no newline"},
+		"empty record":     {"\n\x1e", "\n\x1e\n\x1e", "no JSON object"},
+		"not an object":    {"\n\x1e", "\n\x1e[]\n\x1e", "no JSON object"},
+		"member twice":     {`{"pcr":11`, `{"pcr":10,"pcr":11`, `"pcr" twice`},
+		"PCR of text":      {`{"pcr":11`, `{"pcr":"11"`, `member "pcr"`},
+		"PCR null":         {`{"pcr":11`, `{"pcr":null`, `no member "pcr"`},
+		"PCR too high":     {`{"pcr":11`, `{"pcr":24`, "the last is 23"},
+		"PCR below 0":      {`{"pcr":11`, `{"pcr":-1`, "the last is 23"},
+		"no content type":  {`"content_type":"systemd","content":{"string":"enter`, `"content":{"string":"enter`, "content_type"},
+		"no content":       {`"content":{"string":"enter-initrd",`, `"other":{"string":"enter-initrd",`, "no content"},
+		"no digests":       {`"pcr":11,"digests"`, `"pcr":11,"digest"`, `"digests"`},
+		"empty digests":    {`"pcr":11,"digests":[`, `"pcr":11,"digests":[],"x":[`, "0 digests"},
+		"digest twice":     {`"hashAlg":"sha1","digest"`, `"hashAlg":"sha256","digest":"` + strings.Repeat("0", 64) + `"},{"hashAlg":"sha256","digest":"00","x"`, "two digests"},
+		"digest too short": {`"hashAlg":"sha1","digest":"`, `"hashAlg":"sha1","digest":"00","x":"`, "hex digits"},
+		"digest not hex":   {`"hashAlg":"sha1","digest":"`, `"hashAlg":"sha1","digest":"` + strings.Repeat("x", 40) + `","x":"`, "sha1 digest"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad := strings.Replace(good, c.old, c.new, 1)

@@ -61,7 +61,7 @@ func TestCorpus(t *testing.T) {
 		if err != nil {
 			result = err.Error()
 		}
-		unknown, data := 0, 0
+		unknown, data, text := 0, 0, 0
 		for _, e := range l.Events {
 			if !e.Type.Known() {
 				unknown++
@@ -69,6 +69,9 @@ func TestCorpus(t *testing.T) {
 			if len(e.Digests) > 0 {
 				if _, ok := e.Proven(e.Digests[len(e.Digests)-1].Algorithm()); ok {
 					data++
+				}
+				if _, ok := e.Text(e.Digests[len(e.Digests)-1].Algorithm()); ok && e.PCR >= 8 {
+					text++
 				}
 			}
 		}
@@ -89,11 +92,11 @@ func TestCorpus(t *testing.T) {
 				secure = map[bool]string{true: "on", false: "off"}[on]
 			}
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%d\t%v\t%d\t%d\t%d\t%s\t%d\t%d: %s\t%s\t%s\n", name, len(b), l.Banks, len(l.Events), data, unknown, secure,
+		rows = append(rows, fmt.Sprintf("%s\t%d\t%v\t%d\t%d\t%d\t%d\t%s\t%d\t%d: %s\t%s\t%s\n", name, len(b), l.Banks, len(l.Events), data, text, unknown, secure,
 			l.Locality, len(l.Oddities), strings.Join(odd, ", "), pcr0, result))
 	}
 	slices.Sort(rows)
-	corpus.Table(t, "testdata/corpus.tsv", "file\tbytes\tbanks\tevents\tdata proven\tunknown types\tSecure Boot\tlocality\toddities\tPCR 0 of the last bank\tresult\n"+strings.Join(rows, ""))
+	corpus.Table(t, "testdata/corpus.tsv", "file\tbytes\tbanks\tevents\tdata proven\ttext proven\tunknown types\tSecure Boot\tlocality\toddities\tPCR 0 of the last bank\tresult\n"+strings.Join(rows, ""))
 }
 
 // What tpm2_eventlog and the TPMs themselves say the PCRs are.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"diglim/internal/digest"
 	"diglim/internal/wire"
@@ -515,6 +516,11 @@ func FuzzParse(f *testing.F) {
 		for i, e := range l.Events {
 			if e.PCR < -1 || e.PCR > 23 || e.PCR < 0 && e.Type != eventlog.NoAction || len(e.Digests) > len(l.Banks) || i > 0 && e.Offset <= l.Events[i-1].Offset {
 				t.Errorf("%+v", e)
+			}
+			for _, bank := range l.Banks {
+				if text, ok := e.Text(bank); ok && (text == "" || !utf8.ValidString(text) || strings.ContainsAny(text, "\x00\n\x1b")) {
+					t.Errorf("text %q", text)
+				}
 			}
 		}
 		for _, bank := range l.Banks {

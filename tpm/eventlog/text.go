@@ -17,15 +17,16 @@ const maxText = 8 << 10
 
 // Text returns what a boot loader measured, if the bank's digest is of it and it
 // can be read. Boot loaders log text as data, and hash it in one of these forms:
-// as it is, without the NUL at its end, and without a word with a colon that GRUB
-// puts in front (grub_cmd: and kernel_cmdline:), which nothing proves.
+// as it is, without the NUL at its end, with a zero more (systemd-boot once cut the
+// data short), and without the word that GRUB puts in
+// front (grub_cmd: and kernel_cmdline:), which nothing proves.
 func (e *Event) Text(bank digest.Algorithm) (string, bool) {
 	d, ok := e.Digest(bank)
 	if !ok || !bank.Available() || e.Type == NoAction || len(e.Data) == 0 || len(e.Data) > maxText {
 		return "", false
 	}
-	candidates := [][]byte{e.Data, bytes.TrimSuffix(e.Data, []byte{0, 0}), bytes.TrimSuffix(e.Data, []byte{0})}
-	if _, text, ok := bytes.Cut(e.Data, []byte(": ")); ok {
+	candidates := [][]byte{e.Data, bytes.TrimSuffix(e.Data, []byte{0, 0}), bytes.TrimSuffix(e.Data, []byte{0}), append(slices.Clone(e.Data), 0)}
+	if _, text, ok := bytes.Cut(e.Data, []byte{' '}); ok {
 		candidates = append(candidates, text, bytes.TrimSuffix(text, []byte{0}))
 	}
 	for _, c := range candidates {

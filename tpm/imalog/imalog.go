@@ -93,6 +93,9 @@ func (e *Entry) Authentic() bool {
 // Available.
 func (e *Entry) Sum(alg digest.Algorithm) digest.Digest { return *e.hashed(alg) }
 
+// Recall spares e to compute a Sum: sum must be what it would be.
+func (e *Entry) Recall(sum digest.Digest) { e.sum, e.summed = sum, true }
+
 func (e *Entry) hashed(alg digest.Algorithm) *digest.Digest {
 	if !e.summed || e.sum.Algorithm() != alg {
 		e.sum.SetSum(alg, e.Data)

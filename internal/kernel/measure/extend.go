@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"diglim/internal/digest"
 	"diglim/internal/kernel/tpmextend"
 	"diglim/internal/measured"
+	"diglim/tpm/imalog"
 )
 
 // ErrNothing says that no PCR was measured into since the boot.
@@ -73,6 +75,13 @@ func openExtender(root, securityfs string, tpm io.ReadWriteCloser) (x *Extender,
 	if err != nil {
 		return x, err
 	}
+	// Of one that was killed while it wrote. The PCR has it not.
+	if whole := bytes.LastIndexByte(text, '\n') + 1; whole < len(text) {
+		text = text[:whole]
+		if err := x.log.Truncate(int64(whole)); err != nil {
+			return x, err
+		}
+	}
 	records, err := measured.Records(text)
 	if err != nil {
 		return x, fmt.Errorf("%s: %w", path, err)
@@ -81,11 +90,39 @@ func openExtender(root, securityfs string, tpm io.ReadWriteCloser) (x *Extender,
 		x.seen[file{r.Content.Path, r.Content.Digest}] = true
 	}
 	x.next = len(records)
-	return x, nil
+	return x, x.finish(records)
+}
+
+// finish extends the PCR by the last record, if it was not: whoever wrote it was
+// killed before.
+func (x *Extender) finish(records []measured.Record) (err error) {
+	if len(records) == 0 {
+		return nil
+	}
+	unlock, err := lock(x.root)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if err := x.ima.Follow(); err != nil {
+		return err
+	}
+	bank := x.banks[0]
+	value, err := readPCR(x.root, bank, x.pcr)
+	if err != nil {
+		return err
+	}
+	last := records[len(records)-1]
+	without, err := measured.Replay(imalog.Zero(bank), x.ima.Sums(x.pcr, bank), records[:len(records)-1])
+	if err != nil || without != value {
+		return nil // it was, or somebody else has extended the PCR
+	}
+	return tpmextend.Extend(x.tpm, x.pcr, last.Digests)
 }
 
 // Add adds a file, once: first to the log, then to the PCR. So a log may have one
-// record too many, if this is killed in between, and never one too few.
+// record too many, if this is killed in between, until the next one is opened; and
+// never one too few.
 func (x *Extender) Add(path string, d digest.Digest) (err error) {
 	f := file{path, d}
 	if x.seen[f] {

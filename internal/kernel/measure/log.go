@@ -23,6 +23,7 @@ type Log struct {
 	seen  map[string][]digest.Digest // by name, of those that were measured into pcr
 	pcr   int                        // 0 before the first
 	count map[int]int                // entries by PCR
+	own   []imalog.Entry             // those on PCRs that can be measured into
 }
 
 func openLog(securityfs string) (*Log, error) {
@@ -50,6 +51,11 @@ func (l *Log) Follow() error {
 			return fmt.Errorf("IMA log: %w", err)
 		}
 		l.count[e.PCR]++
+		if measured.CheckPCR(e.PCR) == nil {
+			own := *e
+			own.Data = bytes.Clone(e.Data) // the next batch has its place
+			l.own = append(l.own, own)
+		}
 		name, ours := measured.Name(string(e.Path))
 		if !ours || !e.Known || e.Violation || e.Template != "ima-ng" {
 			continue
@@ -69,6 +75,16 @@ func (l *Log) PCR() (int, bool) { return l.pcr, l.pcr != 0 }
 
 // Count is how many entries the log has for a PCR.
 func (l *Log) Count(pcr int) int { return l.count[pcr] }
+
+// Sums are a bank's hashes of the entries for a PCR, in order.
+func (l *Log) Sums(pcr int, bank digest.Algorithm) (sums []digest.Digest) {
+	for i := range l.own {
+		if l.own[i].PCR == pcr {
+			sums = append(sums, l.own[i].Sum(bank))
+		}
+	}
+	return sums
+}
 
 // has reports whether a file was measured.
 func (l *Log) has(name string, content []byte) bool {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"diglim/internal/digest"
 	"diglim/internal/measured"
@@ -244,6 +245,20 @@ func bankDirs(root string) ([]string, error) {
 }
 
 const bankPrefix = "pcr-"
+
+// readPCR returns the value of a PCR.
+func readPCR(root string, bank digest.Algorithm, pcr int) (digest.Digest, error) {
+	path := filepath.Join(root, "/sys/class/tpm/tpm0", bankPrefix+bank.String(), strconv.Itoa(pcr))
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return digest.Digest{}, err
+	}
+	d, err := digest.Parse(bank.String() + ":" + strings.ToLower(strings.TrimSpace(string(text))))
+	if err != nil {
+		return d, fmt.Errorf("%s: %w", path, err)
+	}
+	return d, nil
+}
 
 // activeBanks are the algorithms of the TPM's active banks.
 func activeBanks(root string) ([]digest.Algorithm, error) {

@@ -231,22 +231,53 @@ func TestExtend(t *testing.T) {
 	if len(tpm.commands) != 3 {
 		t.Errorf("%d commands", len(tpm.commands))
 	}
-	var ima []digest.Digest
-	for e, err := range imalog.Entries(bytes.NewReader(tpmtest.Log(digest.SHA1, k.log...)), imalog.Layout{Hash: digest.SHA1}) {
+	// One that is killed has written half a record, or a whole one that the PCR does
+	// not have; the next one puts both right.
+	for i, killed := range []struct {
+		log      []byte
+		extended int // records that the PCR has
+		commands int // that put it right
+	}{{log, 3, 0}, {log[:len(log)-1], 2, 0}, {log, 2, 1}, {log, 0, 0}} {
+		value, err := measured.Replay(imalog.Zero(digest.SHA1), sums(t, k.log, digest.SHA1), records[:killed.extended])
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.write("sys/class/tpm/tpm0/pcr-sha1/12", strings.ToUpper(value.Hex())+"\n")
+		if err := os.WriteFile(k.files.root+measured.LogPath, killed.log, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		before := len(tpm.commands)
+		extend()
+		done := tpm.commands[before:]
+		if len(done) != killed.commands {
+			t.Errorf("killed %d: commands %x", i, done)
+		}
+		for _, command := range done {
+			if want, err := tpmextend.Command(12, records[2].Digests); err != nil || !bytes.Equal(command, want) {
+				t.Errorf("killed %d: command %x, want %x, %v", i, command, want, err)
+			}
+		}
+		left, err := os.ReadFile(k.files.root + measured.LogPath)
+		if _, bad := measured.Records(left); err != nil || bad != nil {
+			t.Errorf("killed %d: log: %v, %v", i, err, bad)
+		}
+	}
+	k.write("run/log/diglim/measure.cel", string(log[:len(log)/2])+"\n")
+	if _, err := openExtender(k.files.root, k.files.securityfs, tpm); err == nil || !strings.Contains(err.Error(), "measure.cel: record ") {
+		t.Errorf("a log that is none: %v", err)
+	}
+}
+
+// sums are the bank's hashes of a log's entries on PCR 12.
+func sums(t *testing.T, log []tpmtest.Entry, bank digest.Algorithm) (sums []digest.Digest) {
+	t.Helper()
+	for e, err := range imalog.Entries(bytes.NewReader(tpmtest.Log(digest.SHA1, log...)), imalog.Layout{Hash: digest.SHA1}) {
 		if err != nil {
 			t.Fatal(err)
 		}
 		if e.PCR == 12 {
-			ima = append(ima, e.Sum(digest.SHA256))
+			sums = append(sums, e.Sum(bank))
 		}
 	}
-	if _, err := measured.Replay(imalog.Zero(digest.SHA256), ima, records); err != nil {
-		t.Error(err)
-	}
-	if err := os.WriteFile(k.files.root+measured.LogPath, log[:len(log)-1], 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openExtender(k.files.root, k.files.securityfs, tpm); err == nil || !strings.Contains(err.Error(), "measure.cel: record 2: offset ") {
-		t.Errorf("a log that is cut: %v", err)
-	}
+	return sums
 }
