@@ -26,6 +26,7 @@ type reading struct {
 	entries int
 	err     error  // that ended the log
 	kept    int    // bytes of findings and measured files
+	refused int    // entries with signatures that are not what they say
 	looks   []look // of a batch
 	queries []policy.Query
 }
