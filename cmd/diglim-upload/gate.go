@@ -213,6 +213,11 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 	case a.verb == addAll && a.failed > 0:
 		return o, refused(errors.New("a list failed, and nothing was added"))
 	}
+	if a.verb == replace && !p.parsers && old != nil {
+		if err := keepParser(&b, old, p.measured); err != nil {
+			return o, err
+		}
+	}
 	header.Lists += uint32(p.lists - p.already)
 	image, err := b.Build(header)
 	if err != nil {
@@ -288,6 +293,22 @@ func (s gateSystem) header(a *application, old *set.Image) (h set.Header, err er
 	defer root.Close()
 	h.Initramfs, err = kernel.InInitramfs(root)
 	return h, err
+}
+
+// keepParser leaves this program a parser, if it was one. Most lists of systems say
+// nothing of parsers: the list of the initramfs does, and without it nobody could
+// replace the set of a locked gate a second time.
+func keepParser(b *set.Builder, old *set.Image, alg digest.Algorithm) error {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil || !alg.Available() {
+		return err
+	}
+	defer f.Close()
+	d, _, err := (knownChecker{old, alg}).look(f)
+	if err != nil || !old.Has(set.Parser, d) {
+		return err
+	}
+	return b.Add(set.Parser, d)
 }
 
 // warnParser says so if the lock would keep this program out.

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"math/big"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -195,6 +196,53 @@ func mustNew(t *testing.T, value []byte) digest.Digest {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// A set that replaces one leaves this program a parser, unless its lists say who is.
+func TestKeepParser(t *testing.T) {
+	files := map[string][]byte{}
+	addGateFiles(t, files)
+	exe, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, other := digest.Sum(digest.SHA256, exe), digest.Sum(digest.SHA256, []byte("uploader"))
+	for _, c := range []struct {
+		was        digest.Digest // the parser
+		list       string
+		self, both bool
+	}{
+		{self, "good/1-file_list-compact-d", true, false},
+		{self, "good/2-parser_list-compact-uploader", false, true},
+		{other, "good/1-file_list-compact-d", false, false},
+	} {
+		dir := t.TempDir()
+		g := fileGate{filepath.Join(dir, "gate")}
+		var b set.Builder
+		if err := errors.Join(b.Add(set.Parser, c.was), b.Add(set.Content, c.was)); err != nil {
+			t.Fatal(err)
+		}
+		m, err := b.Build(set.Header{Generation: 1, Mode: set.Log, Loaded: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, content := range map[string][]byte{"gate": m.Bytes(), "lists/" + filepath.Base(c.list): files[c.list], "keys/lists.pem": files["keys/more/lists.pem"]} {
+			path := filepath.Join(dir, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var out bytes.Buffer
+		if code := program(g).Run([]string{"replace", "--keyring", dir + "/keys", dir + "/lists"}, &out, &out); code != cli.Yes {
+			t.Fatalf("%s: exit code %d\n%s", c.list, code, &out)
+		}
+		if m, err = g.Image(); err != nil {
+			t.Fatal(err)
+		}
+		if m.Has(set.Parser, self) != c.self || m.Has(set.Parser, other) != c.both {
+			t.Errorf("%s, parser before %s: parsers now: self %v, listed %v", c.list, c.was, m.Has(set.Parser, self), m.Has(set.Parser, other))
+		}
+	}
 }
 
 func TestMeasuredWith(t *testing.T) {

@@ -31,9 +31,10 @@ type prover struct {
 	measured digest.Algorithm // that files are hashed with
 	old      *set.Image       // in force; nil if none is, or what it holds does not matter
 
-	lists, already int // that proved; of them those that old has all digests of
-	digests        int // in them
-	useless        int // of another algorithm than measured
+	lists, already int  // that proved; of them those that old has all digests of
+	digests        int  // in them
+	useless        int  // of another algorithm than measured
+	parsers        bool // some are of parsers
 }
 
 // prove adds the digests of the lists to b. Those that fail add none; fail is
@@ -112,6 +113,7 @@ func (p *prover) take(b *set.Builder, entries []trust.Entry) error {
 		if err := b.Add(e.Kind, e.Digest); err != nil {
 			return err
 		}
+		p.parsers = p.parsers || e.Kind == set.Parser
 		if e.Kind != set.Verity && e.Digest.Algorithm() != p.measured {
 			p.useless++
 		}

@@ -37,6 +37,8 @@ case $status in
 *"denied     0 since boot"* | *"no gate"*) ;;
 *) busybox timeout 2 diglim-upload watch --since boot 2>&1 | say ;;
 esac
+log=/sys/kernel/security/ima/ascii_runtime_measurements
+echo measured $(busybox grep -c '^12 .* /run/diglim/measured/' $log), by the administrator $(busybox grep -c '^10 .* /usr/lib/systemd/systemd *$' $log) | say
 unknown 2>&1 | say
 busybox sync
 busybox poweroff -f
@@ -70,6 +72,7 @@ func writeBootTree(t *testing.T) bootTree {
 	_, key, cert := certificate(t, dir)
 	write(t, filepath.Join(b.over, "etc/diglim/keys/owner.pem"), read(t, cert), 0o644)
 	write(t, filepath.Join(b.over, "etc/diglim/boot.conf"), []byte("mode enforce\nscope all\n"), 0o644)
+	write(t, filepath.Join(b.over, "etc/ima/ima-policy"), []byte("measure func=BPRM_CHECK mask=MAY_EXEC\n"), 0o644)
 
 	tree := filepath.Join(dir, "tree")
 	if err := vm.WriteSystemdRoot(ctx, tree); err != nil {
@@ -170,11 +173,11 @@ const (
 )
 
 var systemBoots = []systemBoot{
-	{name: "dracut", tool: dracut, conf: "mode enforce\nscope all\nlock\n",
-		want: []string{up, `mode  enforce     scope  all     locked  yes`, `in the initramfs`, `CHECK denied     0 since boot`, enforced},
+	{name: "dracut", tool: dracut, conf: "mode enforce\nscope all\nlock\nmeasure-pcr 12\n",
+		want: []string{up, `mode  enforce     scope  all     locked  yes`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK measured 9, by the administrator 1`, enforced},
 		not:  `diglim-upload: |CHECK \{|unknown ran`},
-	{name: "initramfs-tools", tool: initramfsTools,
-		want: []string{up, `mode  enforce     scope  all     locked  no`, `in the initramfs`, `CHECK denied     0 since boot`, enforced},
+	{name: "initramfs-tools", tool: initramfsTools, conf: "mode enforce\nscope all\nmeasure-pcr 12\n",
+		want: []string{up, `mode  enforce     scope  all     locked  no`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK measured 8, by the administrator 1`, enforced},
 		not:  `diglim-upload: |CHECK \{|unknown ran`},
 	{name: "off", tool: initramfsTools, half: true, cmdline: "diglim=off",
 		want: []string{up, `CHECK interface  bpf .*no gate`, `CHECK unknown ran`}, not: `diglim-upload: `},
@@ -214,7 +217,7 @@ func TestInitramfs(t *testing.T) {
 		for _, boot := range systemBoots {
 			t.Run(boot.name, func(t *testing.T) {
 				dir := t.TempDir()
-				m := vm.Machine{Kernel: k, Initrd: filepath.Join(dir, "initrd"), Disk: filepath.Join(dir, "disk"),
+				m := vm.Machine{Kernel: k, Initrd: filepath.Join(dir, "initrd"), Disk: filepath.Join(dir, "disk"), TPM: true,
 					Cmdline: "root=/dev/vda rootfstype=ext4 rw " + boot.cmdline}
 				var files []vm.File
 				if boot.conf != "" {
