@@ -7,9 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +30,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -218,7 +217,8 @@ func powerOn(dir, startup string) error {
 	return nil
 }
 
-// powerOff ends a TPM, and waits until its connection ends with it.
+// powerOff ends a TPM, and waits until its process is gone: before that it has
+// its state locked.
 func powerOff(dir string, signal syscall.Signal) error {
 	text, err := os.ReadFile(dir + "/pid")
 	if err != nil {
@@ -228,15 +228,20 @@ func powerOff(dir string, signal syscall.Signal) error {
 	if err != nil {
 		return err
 	}
-	c, err := net.Dial("unix", dir+"/ctrl")
+	process, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return err
 	}
-	if err := syscall.Kill(pid, signal); err != nil {
-		return errors.Join(err, c.Close())
+	defer unix.Close(process)
+	if err := unix.PidfdSendSignal(process, signal, nil, 0); err != nil {
+		return err
 	}
-	io.Copy(io.Discard, c) // until it ends, in whatever way
-	return c.Close()
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, -1)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // machine reboot|suspend|cut|clear: what happens to the TPM of a machine.

@@ -132,18 +132,18 @@ func (r *reading) know(c *chain, e *imalog.Entry, sources []policy.Source) []pol
 
 // vouched is by whose signature the file of an entry is known, or whose key it
 // is. It is nil if it is nobody's.
-func (j *judge) vouched(e *imalog.Entry) []policy.Source {
-	if s := j.signer(e); s != nil {
+func (r *reading) vouched(e *imalog.Entry) []policy.Source {
+	if s := r.signer(e); s != nil {
 		return []policy.Source{{Signer: s.Name}}
 	}
-	if s := j.keyOf(loadedKey(e)); s != nil {
+	if s := r.keyOf(loadedKey(e)); s != nil {
 		return []policy.Source{{Signer: s.Name, Reason: "a signing key of the policy"}}
 	}
 	return nil
 }
 
 // unknown says what is known of an unknown file.
-func (j *judge) unknown(e *imalog.Entry) (Code, string) {
+func (r *reading) unknown(e *imalog.Entry) (Code, string) {
 	if cert := loadedKey(e); cert != nil {
 		return UnknownKey, fmt.Sprintf("the key of %q, which the policy does not have, was loaded into this keyring", cert.Subject)
 	}
@@ -154,7 +154,7 @@ func (j *judge) unknown(e *imalog.Entry) (Code, string) {
 	if e.Template == "ima-buf" && isListEvent(string(e.Path)) {
 		why = "it is called a digest list that a kernel was asked to take or drop, and is none that is believed; refused ones are logged too"
 	}
-	return UnknownFile, why + j.whose(e)
+	return UnknownFile, why + r.whose(e)
 }
 
 // isPolicyEvent reports whether a kernel measured its IMA policy as it stands

@@ -9,6 +9,7 @@ import (
 	"diglim/internal/digest"
 	"diglim/internal/policy"
 	"diglim/tpm"
+	"diglim/tpm/cel"
 	"diglim/tpm/imalog"
 )
 
@@ -25,6 +26,7 @@ type reading struct {
 	entries int
 	err     error  // that ended the log
 	kept    int    // bytes of findings and measured files
+	refused int    // entries with signatures that are not what they say
 	looks   []look // of a batch
 	queries []policy.Query
 }
@@ -37,6 +39,7 @@ type chain struct {
 	forged       bool           // one of them is not what was hashed
 	last         digest.Digest  // of the last proven one's data
 	differs      bool           // the PCR was another when the checkpoint was made
+	used         []cel.Record   // that diglim-upload added, and not replayed yet
 	proven, open ledger
 }
 
@@ -163,6 +166,7 @@ func (r *reading) read(log io.ReaderAt, layout imalog.Layout) {
 		}
 		r.batch(batch, layout.BigEndian)
 	}
+	r.finish()
 }
 
 // batch judges and replays entries.
@@ -179,6 +183,7 @@ func (r *reading) batch(batch []imalog.Entry, bigEndian bool) {
 			r.skip--
 			continue // judged when it was proven
 		}
+		r.catchUp(c, c.entries+1)
 		r.entries++
 		c.entries++
 		c.open.entries++
@@ -190,8 +195,7 @@ func (r *reading) batch(batch []imalog.Entry, bigEndian bool) {
 			continue
 		}
 		if c.replay.Add(e) {
-			c.proven.add(c.open)
-			c.open = ledger{worst: Trusted}
+			c.prove()
 			c.last = e.Sum(r.policy.Bank)
 		}
 		if good != nil {
@@ -245,8 +249,14 @@ func (r *reading) compare(c *chain, e *imalog.Entry) {
 	}
 }
 
+// prove makes what was open proven: the PCR has the quoted value.
+func (c *chain) prove() {
+	c.proven.add(c.open)
+	c.open = ledger{worst: Trusted}
+}
+
 func (r *reading) newChain(pcr int) *chain {
-	c := &chain{proven: ledger{worst: Trusted}, open: ledger{worst: Trusted}}
+	c := &chain{used: r.added[pcr], proven: ledger{worst: Trusted}, open: ledger{worst: Trusted}}
 	if quoted, ok := r.pcrs.Value(r.policy.Bank, pcr); ok {
 		start := imalog.Zero(r.policy.Bank)
 		if r.from != nil && pcr == r.policy.PCR {

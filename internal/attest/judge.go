@@ -54,6 +54,7 @@ func judgeHost(ev Evidence, ch Challenge, pol *policy.Policy, fleet *Fleet) Verd
 	j.verdict.Outcome = Trusted
 	j.current(ch)
 	j.quote(ev, ch)
+	j.added, j.addedErr = j.systemLog("diglim's log", ev.Diglim)
 	j.firmware(ev)
 	j.ima(ev.IMALog)
 	j.explain()
@@ -64,13 +65,18 @@ func judgeHost(ev Evidence, ch Challenge, pol *policy.Policy, fleet *Fleet) Verd
 }
 
 type judge struct {
-	policy  *policy.Policy
-	fleet   *Fleet        // nil if there is none
-	pcrs    *tpm.PCRs     // nil until the quote is verified
-	ak      digest.Digest // tpm.Key.ID of the key that verified it
-	last    *Checkpoint   // of this key and boot, once the quote is verified; nil if there is none
-	next    *Checkpoint   // for the verdict, if it is good
-	verdict Verdict
+	policy *policy.Policy
+	fleet  *Fleet        // nil if there is none
+	pcrs   *tpm.PCRs     // nil until the quote is verified
+	ak     digest.Digest // tpm.Key.ID of the key that verified it
+	last   *Checkpoint   // of this key and boot, once the quote is verified; nil if there is none
+	next   *Checkpoint   // for the verdict, if it is good
+
+	// What diglim-upload added to PCRs: files that were in no list of the host, and
+	// were used all the same. addedErr ended its log.
+	added    laterRecords
+	addedErr error
+	verdict  Verdict
 }
 
 // find adds a finding. A verdict is as good as the worst of them leaves.

@@ -14,19 +14,40 @@ import (
 // e's signatures is the key's, over what e itself says. It is nil if there is
 // none. What a signature says of its key narrows down which are tried, and no
 // more.
-func (j *judge) signer(e *imalog.Entry) *policy.Signer {
-	if len(j.policy.Signers) == 0 {
+func (r *reading) signer(e *imalog.Entry) *policy.Signer {
+	if len(r.policy.Signers) == 0 || r.refused == maxRefused {
 		return nil
 	}
+	tried := false
 	for _, s := range signatures(e) {
 		for _, d := range s.Covers(e) {
-			for _, k := range j.policy.Signers {
-				if k.Called(s.KeyID) && k.Verify(d, s.Value) {
+			for _, k := range r.policy.Signers {
+				if !k.Called(s.KeyID) {
+					continue
+				}
+				if k.Verify(d, s.Value) {
 					return k
 				}
+				tried = true
 			}
 		}
 	}
+	if k := r.appender(e); k != nil {
+		return k
+	}
+	if tried || len(e.Appended) > 0 {
+		r.refused++
+	}
+	return nil
+}
+
+// maxRefused is how many entries of a log may have signatures that were verified
+// and are not what they say, until none is verified any more: it takes a hundred
+// times as long as all else that is done about an entry.
+const maxRefused = 10_000
+
+// appender is signer for the signature that is appended to the file.
+func (r *reading) appender(e *imalog.Entry) *policy.Signer {
 	// No hash covers the name of a template. Under another one, what somebody put
 	// into an attribute could stand for the digest of the file without signature.
 	if e.Template != "ima-modsig" || len(e.Appended) == 0 {
@@ -36,7 +57,7 @@ func (j *judge) signer(e *imalog.Entry) *policy.Signer {
 	if err != nil || e.Unsigned.Algorithm().Crypto() != hash {
 		return nil
 	}
-	for _, k := range j.policy.Signers {
+	for _, k := range r.policy.Signers {
 		if k.Verify(e.Unsigned, value) {
 			return k
 		}
@@ -59,10 +80,13 @@ func signatures(e *imalog.Entry) (all []imalog.Signature) {
 
 // whose says what is to be said of the signature in an entry whose file none of
 // the policy's keys signed; nothing if there is none.
-func (j *judge) whose(e *imalog.Entry) string {
+func (r *reading) whose(e *imalog.Entry) string {
+	if r.refused == maxRefused {
+		return "; so many signatures before it are not what they say that it was not looked at"
+	}
 	for _, s := range signatures(e) {
 		why := fmt.Sprintf("; its %s signature says that it is by key %08x, ", s.Kind, s.KeyID)
-		for _, k := range j.policy.Signers {
+		for _, k := range r.policy.Signers {
 			if !k.Called(s.KeyID) {
 				continue
 			}

@@ -365,6 +365,26 @@ func TestAttack43LoadedKeys(t *testing.T) {
 	expect(t, "not what was measured", h.judge(t), attest.NotTrusted, attest.UnknownFile)
 }
 
+// A log cannot make its reader verify signatures for ever.
+func TestManyBadSignatures(t *testing.T) {
+	k := newSigningKey(t, "vendor", newEC(t), keyID)
+	h := honest(t)
+	h.policy.Signers, h.policy.ReportUnknown = parseSigners(t, k.cert.Raw), true
+	bad := attribute(3, 2, digest.SHA256, []byte("no signature"))
+	for _, n := range []int{9_999, 10_000} {
+		h.log = h.log[:1:1]
+		for i := range n {
+			h.log = append(h.log, withFields("ima-sig", tpmtest.Tagged(file(fmt.Sprint(i))), bad))
+		}
+		h.log = append(h.log, withFields("ima-sig", tpmtest.Tagged(file("signed")), attribute(3, 2, digest.SHA256, k.over(t, file("signed")))))
+		h.real = h.log
+		v := h.judge(t)
+		if known := len(v.Known) == 1; known != (n < 10_000) || v.Outcome != attest.Trusted || len(v.Findings)+len(v.Known) != n+1 {
+			t.Errorf("%d bad ones: %v, %d known, %d findings", n, v.Outcome, len(v.Known), len(v.Findings))
+		}
+	}
+}
+
 // evmctl and openssl sign as kernels want it.
 func TestSignedByOthers(t *testing.T) {
 	for _, program := range []string{"evmctl", "openssl"} {

@@ -34,25 +34,28 @@ func (j *judge) state(s Statement) {
 // laterRecords are what the running system measured to each PCR, in order.
 type laterRecords [len(eventlog.Registers{})][]cel.Record
 
-// later reads the logs of the running system. Nothing says in which order records
-// of both about one PCR were made: systemd's are taken for the first.
-func (j *judge) later(ev Evidence) (records laterRecords, err error) {
-	for _, log := range []struct {
-		name  string
-		bytes []byte
-	}{{"systemd's log", ev.Systemd}, {"diglim's log", ev.Diglim}} {
-		all, bad := cel.Parse(log.bytes)
-		if bad != nil {
-			j.find(Finding{Code: Malformed, Leaves: CouldNotTell, Why: log.name + ": " + bad.Error()})
-		}
-		err = errors.Join(err, bad)
-		for _, r := range all {
-			if _, ok := r.Digest(j.policy.Bank); ok && r.PCR >= 0 {
-				records[r.PCR] = append(records[r.PCR], r)
-			}
+// systemLog reads a log of the running system. What is wrong with it is found.
+func (j *judge) systemLog(name string, log []byte) (records laterRecords, err error) {
+	all, err := cel.Parse(log)
+	if err != nil {
+		j.find(Finding{Code: Malformed, Leaves: CouldNotTell, Why: name + ": " + err.Error()})
+	}
+	for _, r := range all {
+		if _, ok := r.Digest(j.policy.Bank); ok && r.PCR >= 0 {
+			records[r.PCR] = append(records[r.PCR], r)
 		}
 	}
 	return records, err
+}
+
+// later are the records of both logs. Nothing says in which order those about one
+// PCR were made: systemd's are taken for the first.
+func (j *judge) later(ev Evidence) (records laterRecords, err error) {
+	records, err = j.systemLog("systemd's log", ev.Systemd)
+	for pcr, added := range j.added {
+		records[pcr] = append(records[pcr], added...)
+	}
+	return records, errors.Join(err, j.addedErr)
 }
 
 // arrive returns the records that lead from a value of a PCR to the quoted one,
@@ -76,12 +79,17 @@ const separator = "os-separator"
 // else whoever extends one by hand could write a record of it.
 func (j *judge) records(pcr int, records []cel.Record) {
 	separated := false
-	for _, r := range records {
+	unknown := 0
+	for i, r := range records {
 		text, proven := r.Text(j.policy.Bank)
 		if proven {
 			j.state(Statement{PCR: pcr, Record: r.Number, Text: text})
 		}
 		if pcr >= platformPCRs {
+			if f, ok := j.used(&records[i]); ok && r.Type == cel.Diglim && unknown < maxUnknown { // one is as bad as all
+				unknown++
+				j.find(f)
+			}
 			continue
 		}
 		if !proven || text != separator || separated {

@@ -6,6 +6,11 @@ import (
 	"testing"
 
 	"diglim/internal/attest"
+	"diglim/internal/digest"
+	"diglim/internal/measured"
+	"diglim/internal/policy"
+	"diglim/tpm/imalog"
+	"diglim/tpm/tpmtest"
 )
 
 // newSystem is a machine whose running system measures too.
@@ -20,8 +25,15 @@ func newSystem(t *testing.T) *machine {
 		{pcr: 11, text: "leave-initrd"},
 		{pcr: 15, text: "machine-id:0123"},
 	}
-	m.diglim = []record{{pcr: 12, text: `{"path":"/tmp/x","digest":"","after":0}`}}
+	m.diglim = []record{{pcr: 12, text: usedBash}}
 	return m
+}
+
+// usedBash is about a file that the verifier knows, if the host did not.
+var usedBash = used("/usr/bin/bash", file("bash"), 0)
+
+func used(path string, d digest.Digest, after int) string {
+	return string(measured.Content{Path: path, Digest: d, After: after}.Text())
 }
 
 func TestSystemLogs(t *testing.T) {
@@ -37,7 +49,7 @@ func TestSystemLogs(t *testing.T) {
 	}
 	want := []attest.Statement{
 		{PCR: 7, Record: 1, Text: "os-separator"}, {PCR: 11, Record: 2, Text: "enter-initrd"}, {PCR: 11, Record: 4, Text: "leave-initrd"},
-		{PCR: 12, Record: 1, Text: `{"path":"/tmp/x","digest":"","after":0}`}, {PCR: 15, Record: 5, Text: "machine-id:0123"},
+		{PCR: 12, Record: 1, Text: usedBash}, {PCR: 15, Record: 5, Text: "machine-id:0123"},
 	}
 	if !slices.Equal(v.Stated, want) {
 		t.Errorf("%+v, want %+v", v.Stated, want)
@@ -105,5 +117,105 @@ func TestAttack24RecordOnAFirmwarePCR(t *testing.T) {
 		m = newSystem(t)
 		m.diglim = append(m.diglim, record{pcr: extra.pcr, text: `"os-separator"`})
 		expect(t, name+", in diglim's log", m.judge(t), attest.NotTrusted, attest.LateEvent)
+	}
+}
+
+// newUser is a host that measures its lists to PCR 12, in two goes, and has used
+// files that were in none, before the second and after it.
+func newUser(t *testing.T, files ...string) *machine {
+	m := newMachine(t)
+	m.policy.Firmware, m.policy.SecureBoot = nil, false
+	m.pcrs = append(m.pcrs, 12)
+	names := []string{measured.PolicyName, measured.ConfigName, measured.ListName("a"), measured.ListName("b")}
+	var sums []digest.Digest
+	for _, name := range names {
+		e := tpmtest.Entry{PCR: 12, Template: "ima-ng", Digest: file(name), Path: measured.Path(name)}
+		m.add(e)
+		m.policy.Known.Add(file(name), policy.Source{Reason: "measured"})
+		sums = append(sums, digest.Sum(digest.SHA256, measured.TemplateData(e.Path, e.Digest)))
+	}
+	after := []int{3, 3, 4}
+	var records []measured.Record
+	for i, name := range files {
+		text := used("/tmp/"+name, file(name), after[i])
+		m.diglim = append(m.diglim, record{pcr: 12, text: text})
+		c, err := measured.ParseContent([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, measured.NewRecord(i, 12, c, []digest.Algorithm{digest.SHA256}))
+	}
+	value, err := measured.Replay(imalog.Zero(digest.SHA256), sums, records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.values = map[int]digest.Digest{12: value}
+	return m
+}
+
+func TestUsedFiles(t *testing.T) {
+	expect(t, "nothing used", newUser(t).judge(t), attest.Trusted, attest.SecondPCR)
+	expect(t, "known meanwhile", newUser(t, "bash", "init", "sshd").judge(t), attest.Trusted, attest.SecondPCR)
+
+	m := newUser(t, "bash", "evil", "sshd")
+	v := m.judge(t)
+	expect(t, "unknown", v, attest.NotTrusted, attest.SecondPCR, attest.UnknownFile)
+	i := slices.IndexFunc(v.Findings, func(f attest.Finding) bool { return f.Code == attest.UnknownFile })
+	if f := v.Findings[i]; f.Path != "/tmp/evil" || f.Digest != file("evil") || f.Record != 2 || f.Unproven {
+		t.Errorf("%+v", f)
+	}
+	m.policy.ReportUnknown = true
+	expect(t, "unknown, and that is reported", m.judge(t), attest.Trusted, attest.SecondPCR, attest.UnknownFile)
+	m.policy.Denied = map[digest.Digest]string{file("evil"): "evil"}
+	expect(t, "denied", m.judge(t), attest.NotTrusted, attest.SecondPCR, attest.DeniedFile)
+
+	// The log is read after the quote.
+	m = newUser(t, "bash")
+	m.diglim = append(m.diglim, record{pcr: 12, text: used("/tmp/evil", file("evil"), 4), where: "logged"})
+	v = m.judge(t)
+	expect(t, "ahead of the quote", v, attest.Trusted, attest.SecondPCR, attest.UnknownFile)
+	if !v.Findings[1].Unproven {
+		t.Errorf("%+v", v.Findings[1])
+	}
+}
+
+func TestUsedFilesThatDoNotReplay(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*machine)
+		codes  []attest.Code
+	}{
+		"no log":           {func(m *machine) { m.diglim = nil }, []attest.Code{attest.SecondPCR, attest.DoesNotReplay}},
+		"a record removed": {func(m *machine) { m.diglim = m.diglim[1:] }, []attest.Code{attest.SecondPCR, attest.DoesNotReplay}},
+		"one added": {func(m *machine) { m.diglim = slices.Insert(m.diglim, 1, m.diglim[0]) },
+			[]attest.Code{attest.SecondPCR, attest.DoesNotReplay}},
+		"another file": {func(m *machine) { m.diglim[1].text = used("/tmp/evil", file("bash"), 3) },
+			[]attest.Code{attest.SecondPCR, attest.DoesNotReplay}},
+		// The digest is that of what was measured; where it belongs is not known any more.
+		"other words": {func(m *machine) { m.diglim[0].says = used("/usr/bin/bash", file("bash"), 4) },
+			[]attest.Code{attest.SecondPCR, attest.DoesNotReplay, attest.UnknownFile}},
+		"a log cut": {func(m *machine) {
+			m.change = func(ev *attest.Evidence) { ev.Diglim = ev.Diglim[:len(ev.Diglim)-1] }
+		}, []attest.Code{attest.Malformed, attest.SecondPCR, attest.DoesNotReplay}},
+	} {
+		m := newUser(t, "bash", "init", "sshd")
+		c.change(m)
+		expect(t, name, m.judge(t), attest.NotTrusted, c.codes...)
+	}
+	// Where IMA has nothing for the PCR, the records are all there is.
+	m := newMachine(t)
+	m.policy.Firmware, m.policy.SecureBoot = nil, false
+	m.pcrs = append(m.pcrs, 12)
+	m.diglim = []record{{pcr: 12, text: used("/tmp/evil", file("evil"), 0)}}
+	expect(t, "records alone", m.judge(t), attest.NotTrusted, attest.SecondPCR, attest.UnknownFile)
+}
+
+// A log that is all unknown files takes no more of a verdict than its limit.
+func TestUsedMemory(t *testing.T) {
+	m := newUser(t)
+	for range 50_000 {
+		m.diglim = append(m.diglim, record{pcr: 12, text: used("/tmp/evil", file("evil"), 4), where: "logged"})
+	}
+	if v := m.judge(t); v.Outcome != attest.Trusted || v.Omitted.Findings == 0 {
+		t.Errorf("%v, %d findings, %d omitted", v.Outcome, len(v.Findings), v.Omitted.Findings)
 	}
 }

@@ -116,8 +116,9 @@ type Finding struct {
 	Leaves   Outcome `json:"leaves"`             // the best outcome that is possible with it
 	Unproven bool    `json:"unproven,omitempty"` // about an entry that the quote does not cover
 
-	Entry  int           `json:"entry,omitempty"` // number in the log, from 1; 0 if it is about no entry
-	Event  int           `json:"event,omitempty"` // the same for the firmware's log
+	Entry  int           `json:"entry,omitempty"`  // number in the log, from 1; 0 if it is about no entry
+	Event  int           `json:"event,omitempty"`  // the same for the firmware's log
+	Record int           `json:"record,omitempty"` // the same for diglim's log
 	Path   Path          `json:"path,omitempty"`
 	Digest digest.Digest `json:"digest,omitzero"` // as found
 

@@ -31,12 +31,15 @@ echo up since $(busybox cut -d' ' -f1 /proc/uptime) | say
 busybox readlink /proc/1/exe | say
 busybox pidof agetty >/dev/null && echo login | say
 systemctl --failed --plain --no-legend | say
-diglim-upload status --interface bpf 2>&1 | say
+status=$(diglim-upload status --interface bpf 2>&1)
+echo "$status" | say
 log=/sys/kernel/security/ima/ascii_runtime_measurements
 echo measured $(busybox grep -c '^12 .* /run/diglim/measured/' $log), by the administrator $(busybox grep -c '^10 .* /usr/lib/systemd/systemd *$' $log) | say
-busybox timeout 2 diglim-upload watch --since boot 2>&1 | say
+case $status in
+*"denied     0 since boot"* | *"no gate"*) ;;
+*) busybox timeout 2 diglim-upload watch --since boot 2>&1 | say ;;
+esac
 unknown 2>&1 | say
-diglim-upload count --interface bpf 2>&1 | say
 busybox sync
 busybox poweroff -f
 `
@@ -181,17 +184,15 @@ var systemBoots = []systemBoot{
 	{name: "rdinit and log", tool: initramfsTools, half: true, cmdline: "rdinit=/usr/bin/diglim-upload diglim.mode=log diglim.onfail=poweroff",
 		want: []string{`diglim-upload: mode log and not enforce, by diglim.mode=log on the kernel command line`, up, `mode  log `, `CHECK unknown ran`}, not: `error`},
 
-	{name: "half and continue", tool: dracut, half: true,
+	{name: "half and continue", tool: initramfsTools, half: true,
 		want: []string{halfKnown, `hint: `, `diglim-upload: going on in mode log \(onfail continue\)`, up, `mode  log `, `CHECK unknown ran`}},
-	{name: "half and poweroff", tool: dracut, half: true, cmdline: "diglim.onfail=poweroff",
-		want: []string{halfKnown, `diglim-upload: powering off \(onfail poweroff\)`}, not: `CHECK|[Pp]anic`},
 	{name: "half and emergency", tool: initramfsTools, half: true, cmdline: "diglim.onfail=emergency",
 		want: []string{halfKnown, `diglim-upload: asking for a shell \(onfail emergency\); diglim.mode=log and diglim=off .* are ways back`,
 			`diglim-upload could not put the digest lists of /root in force\s+Rebooting automatically due to panic= boot argument`}, not: `CHECK`},
 	{name: "bad conf and emergency", tool: dracut, conf: "onfail emergency\nmode enforc\n", cmdline: "rd.shell=0 rd.emergency=poweroff",
 		want: []string{`diglim-upload: error: mode "enforc" is not known`, `asking for a shell`, `diglim-upload could not put digest lists in force`}, not: `CHECK`},
 	{name: "no BPF LSM and poweroff", tool: initramfsTools, cmdline: "lsm=lockdown,yama,apparmor diglim.onfail=poweroff",
-		want: []string{`bpf     BPF LSM is not active, only lockdown`, `hint: add bpf to lsm=`, `powering off`}, not: `CHECK`},
+		want: []string{`bpf     BPF LSM is not active, only lockdown`, `hint: add bpf to lsm=`, `diglim-upload: powering off \(onfail poweroff\)`}, not: `CHECK|[Pp]anic`},
 }
 
 // TestInitramfs boots a small system with systemd from a disk, by an initramfs

@@ -70,6 +70,14 @@ func (r *Replay) Add(e *Entry) bool {
 	return r.look()
 }
 
+// Extend extends the PCR by a digest of the bank that another log has. It is no
+// entry, and reports what Add does.
+func (r *Replay) Extend(d digest.Digest) bool {
+	r.buf = d.Append(r.value.Append(r.buf[:0]))
+	r.value.SetSum(r.bank, r.buf)
+	return r.look()
+}
+
 func (r *Replay) look() bool {
 	if r.value != r.quoted {
 		return false
