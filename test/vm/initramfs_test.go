@@ -33,12 +33,12 @@ busybox pidof agetty >/dev/null && echo login | say
 systemctl --failed --plain --no-legend | say
 status=$(diglim-upload status --interface bpf 2>&1)
 echo "$status" | say
+log=/sys/kernel/security/ima/ascii_runtime_measurements
+echo measured $(busybox grep -c '^12 .* /run/diglim/measured/' $log), by the administrator $(busybox grep -c '^10 .* /usr/lib/systemd/systemd *$' $log) | say
 case $status in
 *"denied     0 since boot"* | *"no gate"*) ;;
 *) busybox timeout 2 diglim-upload watch --since boot 2>&1 | say ;;
 esac
-log=/sys/kernel/security/ima/ascii_runtime_measurements
-echo measured $(busybox grep -c '^12 .* /run/diglim/measured/' $log), by the administrator $(busybox grep -c '^10 .* /usr/lib/systemd/systemd *$' $log) | say
 unknown 2>&1 | say
 busybox sync
 busybox poweroff -f
