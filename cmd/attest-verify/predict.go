@@ -22,7 +22,6 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 // maxProgram is the limit on the uploader in bytes.
@@ -38,7 +37,7 @@ type prediction struct {
 	lists               []string
 	bank, write         string
 	json                bool
-	flags               *pflag.FlagSet
+	cmd                 *cobra.Command
 	rules               []byte // of the scope, if it is a file of the initramfs
 
 	hash     digest.Algorithm
@@ -76,7 +75,7 @@ the PCR, except lists that are added, and what diglim-upload watch --extend says
 	f.StringVar(&p.write, "output", "", "write the value to this `file` too, as tpm2_policypcr -f reads it")
 	f.BoolVar(&p.json, "json", false, "answer as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		p.flags = f
+		p.cmd = cmd
 		o, err := p.run()
 		if err != nil {
 			return err

@@ -18,7 +18,7 @@ import (
 // then with the lists of the system that it switches to.
 func (p *prediction) boot() error {
 	for _, name := range []string{"uploader", "keyring", "ima-policy", "mode", "scope", "lock", "pcr", "interface"} {
-		if p.flags.Changed(name) {
+		if p.cmd.Flags().Changed(name) {
 			return fmt.Errorf("--%s is not for --initramfs, which has it", name)
 		}
 	}
@@ -80,13 +80,13 @@ func (p *prediction) configure(img *image) error {
 		case "", "onfail":
 		case "measure-pcr":
 			measures = true
-			err = p.flags.Set("pcr", value)
+			err = p.cmd.Flags().Set("pcr", value)
 		case "lock":
 			p.config.Lock = value == "" || value == "true"
 		case "mode", "interface":
-			err = p.flags.Set(name, value)
+			err = p.cmd.Flags().Set(name, value)
 		case "scope":
-			if err = p.flags.Set(name, value); path.IsAbs(value) {
+			if err = p.cmd.Flags().Set(name, value); path.IsAbs(value) {
 				p.rules, err = img.contents[value], nil
 				if p.rules == nil {
 					err = fmt.Errorf("%s is not in the initramfs", value)
