@@ -12,7 +12,7 @@ man      = $(commands:%=docs/man/%.1)
 
 export CGO_ENABLED = 0
 
-.PHONY: all test lint fuzz demo vm bench man install dist clean help deps generate $(commands) diglim-upload-lean
+.PHONY: all test lint fuzz demo vm bench man install install-apt dist clean help deps generate $(commands) diglim-upload-lean
 
 all: $(commands)  ## build the three programs into bin/
 
@@ -70,6 +70,11 @@ install: all  ## install programs, manual pages and initramfs hooks below DESTDI
 	cd dist/dracut && install -D -m 755 -t $(abspath $(DESTDIR)$(PREFIX)/lib/dracut/modules.d/98diglim) 98diglim/*
 	cd dist/initramfs-tools && for script in hooks/* scripts/*/*; do \
 		install -D -m 755 $$script $(abspath $(DESTDIR)$(PREFIX)/share/initramfs-tools)/$$script || exit 1; done
+
+install-apt: install  ## install the hooks for apt and dpkg too
+	install -D -m 755 dist/apt/dpkg-lists $(DESTDIR)$(PREFIX)/libexec/diglim/dpkg-lists
+	install -D -m 644 dist/apt/00diglim $(DESTDIR)/etc/apt/apt.conf.d/00diglim
+	install -D -m 644 dist/apt/dpkg.cfg $(DESTDIR)/etc/dpkg/dpkg.cfg.d/diglim
 
 dist:  ## make build/diglim.tar.gz of what is committed
 	mkdir -p build

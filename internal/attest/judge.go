@@ -4,6 +4,7 @@
 package attest
 
 import (
+	"bytes"
 	"cmp"
 	"io"
 	"slices"
@@ -54,7 +55,10 @@ func judgeHost(ev Evidence, ch Challenge, pol *policy.Policy, fleet *Fleet) Verd
 	j.verdict.Outcome = Trusted
 	j.current(ch)
 	j.quote(ev, ch)
-	j.added, j.addedErr = j.systemLog("diglim's log", ev.Diglim)
+	// Half a record at its end was being written, or whoever wrote it was killed: the
+	// PCR has it not.
+	whole := bytes.LastIndexByte(ev.Diglim, '\n') + 1
+	j.added, j.addedErr = j.systemLog("diglim's log", ev.Diglim[:whole])
 	j.firmware(ev)
 	j.ima(ev.IMALog)
 	j.explain()
