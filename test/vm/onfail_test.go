@@ -35,6 +35,8 @@ var bootFailures = []bootFailure{
 	{"a full file system", "rm -f /etc/digest_lists/0-*; dd if=/dev/zero of=/fill bs=1M 2>/dev/null", "rm /fill", `0-file_list-compact-initramfs: no space left on device`, inLog},
 	{"a damaged set", "mkdir -p /sys/fs/bpf/diglim", "rm -rf /sys/fs/bpf/diglim", `(sets|events|counters): .*no such file or directory`, damaged},
 	{"a bad boot.conf", "echo colour green >>/emergency; echo colour green >>/continue", "sed -i '/colour/d' /emergency /continue", `:5: flag --colour=green is not known`, inLog},
+	// The last one: once something was to be measured, all that follows is.
+	{"no TPM", "echo measure-pcr 12 >>/emergency; echo measure-pcr 12 >>/continue", "sed -i '/measure/d' /emergency /continue", `IMA extends no TPM`, without},
 }
 
 // Each failure says why, and leaves the system as onfail says: emergency without
@@ -56,6 +58,8 @@ func TestOnfail(t *testing.T) {
 		const boot = `PATH=/bin; echo "<6>CASE %s, %s" >/dev/kmsg; %s; /diglim-upload boot --conf /%[2]s 2>&1; echo exit $?; /diglim-upload status --interface bpf 2>&1 | head -n 1; %[4]s; /diglim-upload stop >/dev/null`
 		var s steps
 		s.add("prepare", "/busybox mkdir /bin; /busybox --install -s /bin; /busybox mount -t bpf bpf /sys/fs/bpf", `^$`, 0)
+		s.add("nothing wrong", fmt.Sprintf(boot, "nothing", "emergency", "true", `printf '#!/busybox sh\necho ran\n' >/new; chmod 755 /new; /new`),
+			`^exit 0\ninterface  bpf .*mode  enforce     scope  all     locked  no\n.*not permitted`, 0)
 		for _, f := range bootFailures {
 			emergency, cont := `interface  bpf .*no gate\n`, map[string]string{inLog: `interface  bpf .*mode  log`, without: `interface  bpf .*no gate`}[f.on]
 			if f.on == damaged {
@@ -64,8 +68,6 @@ func TestOnfail(t *testing.T) {
 			s.add(f.name+", emergency", fmt.Sprintf(boot, f.name, "emergency", f.break_, f.fix), `^exit 3\n`+emergency, 0)
 			s.add(f.name+", continue", fmt.Sprintf(boot, f.name, "continue", f.break_, f.fix), `^exit 1\n`+cont, 0)
 		}
-		s.add("nothing wrong", fmt.Sprintf(boot, "nothing", "emergency", "true", `printf '#!/busybox sh\necho ran\n' >/new; chmod 755 /new; /new`),
-			`^exit 0\ninterface  bpf .*mode  enforce     scope  all     locked  no\n.*not permitted`, 0)
 		// The boot is over: nothing of this is for a system that runs.
 		s.addAfter("later", "/busybox true; /diglim-upload boot --conf /emergency", `error: this is no initramfs, and the boot is over`, 2)
 
