@@ -133,7 +133,7 @@ func boot(ctx context.Context, m Machine, console string) error {
 		return err
 	}
 	args := append(append(firmware, start...),
-		"-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", strconv.Itoa(memory),
+		"-accel", "tcg", "-cpu", "qemu64", "-smp", "1", "-m", strconv.Itoa(memory),
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:"+console,
 		"-drive", "if=none,id=disk,format=raw,cache=unsafe,file="+m.Disk,
 		"-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
