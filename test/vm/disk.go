@@ -24,7 +24,7 @@ func Build(ctx context.Context, output, pkg string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := run(ctx, root, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", output, pkg); err != nil {
+	if _, err := run(ctx, root, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", output, pkg); err != nil {
 		return err
 	}
 
