@@ -53,9 +53,20 @@ static __always_inline struct state *state_of(struct inode *inode)
 	return bpf_inode_storage_get(&inodes, inode, 0, 0);
 }
 
+/*
+ * Of several tasks that come to a new inode at the same time one makes its storage,
+ * and the others are told that there is some (EEXIST), or that it has changed
+ * (EAGAIN), which is NULL here, too. They find it when they look again.
+ */
 static __always_inline struct state *state_make(struct inode *inode)
 {
-	return bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct state *s = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (!s)
+		s = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!s)
+		s = bpf_inode_storage_get(&inodes, inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	return s;
 }
 
 /* A store that all CPUs see before this one looks any further. */
