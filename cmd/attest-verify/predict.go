@@ -86,7 +86,7 @@ the PCR, except lists that are added, and what diglim-upload watch --extend says
 		if err := o.writeText(cmd.OutOrStdout()); err != nil || p.write == "" {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "\n  tpm2_policypcr -l %s:%d -f %s\n", p.bank, o.PCR, cli.Text(p.write))
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "\nWith tpm2-tools:\n\n  tpm2_policypcr -l %s:%d -f %s\n", p.bank, o.PCR, cli.Text(p.write))
 		return err
 	}
 	return cmd
@@ -344,6 +344,12 @@ func (o predicted) writeText(w io.Writer) error {
 	fmt.Fprintf(b, "\nThe policy to seal to (TPM2_PolicyPCR, SHA-256), of each bank:\n\n")
 	for _, v := range o.Values {
 		fmt.Fprintf(b, "  %-7s %s\n", v.Value.Algorithm(), v.Policy.Hex())
+	}
+	fmt.Fprintf(b, "\nIn a policy for attest-verify check (or of another bank):\n\n")
+	for _, v := range o.Values {
+		if alg := v.Value.Algorithm(); alg == digest.SHA256 {
+			fmt.Fprintf(b, "  pcr %s:%d %s \"predicted\"\n", alg, o.PCR, v.Value.Hex())
+		}
 	}
 	return b.Flush()
 }

@@ -1,12 +1,14 @@
 package attest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"diglim/internal/digest"
 	"diglim/internal/policy"
+	"diglim/tpm"
 	"diglim/tpm/imalog"
 )
 
@@ -93,12 +95,35 @@ func (r *reading) entry(c *chain, e *imalog.Entry, l look) (good []policy.Source
 		}
 		return sources
 	}
+	if sources = r.predicted(c, e.PCR); sources != nil {
+		r.know(c, e, sources)
+		return nil // of another PCR, or after this value, it would not be
+	}
 	code, why := r.unknown(e)
 	leaves := NotTrusted
 	if r.policy.ReportUnknown {
 		leaves = Trusted
 	}
 	found(code, leaves, none, why)
+	return nil
+}
+
+// predicted is why the entries of a chain are known that lead to its quoted value:
+// it is one that the policy expects, which says what all of them are. What comes
+// after it is another matter. It is nil if it is not so.
+func (r *reading) predicted(c *chain, pcr int) []policy.Source {
+	quoted, ok := r.pcrs.Value(r.policy.Bank, pcr)
+	if !ok {
+		return nil
+	}
+	if _, arrived := c.replay.Proven(); arrived {
+		return nil
+	}
+	for _, x := range r.policy.Expected {
+		if x.PCR == (tpm.PCR{Bank: r.policy.Bank, Index: pcr}) && slices.Contains(x.Values, quoted) {
+			return []policy.Source{{Reason: cmp.Or(x.Reason, "the policy expects this value of "+x.PCR.String())}}
+		}
+	}
 	return nil
 }
 

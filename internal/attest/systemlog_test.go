@@ -9,6 +9,7 @@ import (
 	"diglim/internal/digest"
 	"diglim/internal/measured"
 	"diglim/internal/policy"
+	"diglim/tpm"
 	"diglim/tpm/imalog"
 	"diglim/tpm/tpmtest"
 )
@@ -180,6 +181,39 @@ func TestUsedFiles(t *testing.T) {
 	if !v.Findings[1].Unproven {
 		t.Errorf("%+v", v.Findings[1])
 	}
+}
+
+// What leads to a value that the policy expects is known, whatever it is; what
+// follows is not, nor is anything of a PCR that has another value.
+func TestPredictedPCR(t *testing.T) {
+	m := newUser(t)
+	m.policy.Known = honest(t).policy.Known
+	expect(t, "not expected", m.judge(t), attest.NotTrusted, attest.SecondPCR, attest.UnknownFile, attest.UnknownFile, attest.UnknownFile, attest.UnknownFile)
+	right := policy.Expectation{PCR: tpm.PCR{Bank: digest.SHA256, Index: 12}, Values: []digest.Digest{m.values[12]}, Reason: "predicted"}
+	m.policy.Expected = []policy.Expectation{right}
+	v := m.judge(t)
+	expect(t, "expected", v, attest.Trusted, attest.SecondPCR)
+	if k := v.Known[len(v.Known)-1]; k.Path != "/run/diglim/measured/lists/b" || k.Sources[0].Reason != "predicted" {
+		t.Errorf("%+v", k)
+	}
+
+	m.log = append(slices.Clone(m.log), tpmtest.Entry{PCR: 12, Template: "ima-ng", Digest: file("evil"), Path: "/evil"})
+	v = m.judge(t)
+	expect(t, "after it", v, attest.Trusted, attest.SecondPCR, attest.UnknownFile)
+	if f := v.Findings[1]; f.Path != "/evil" || !f.Unproven {
+		t.Errorf("%+v", f)
+	}
+
+	m = newUser(t, "evil")
+	m.policy.Known = honest(t).policy.Known
+	m.policy.Expected = []policy.Expectation{right}
+	expect(t, "another value", m.judge(t), attest.NotTrusted, attest.UnexpectedPCR, attest.SecondPCR,
+		attest.UnknownFile, attest.UnknownFile, attest.UnknownFile, attest.UnknownFile, attest.UnknownFile)
+	m = newUser(t)
+	m.policy.Known = honest(t).policy.Known
+	m.policy.Expected = []policy.Expectation{{PCR: tpm.PCR{Bank: digest.SHA256, Index: 10}, Values: right.Values}}
+	expect(t, "of another PCR", m.judge(t), attest.NotTrusted, attest.UnexpectedPCR, attest.SecondPCR,
+		attest.UnknownFile, attest.UnknownFile, attest.UnknownFile, attest.UnknownFile)
 }
 
 func TestUsedFilesThatDoNotReplay(t *testing.T) {
