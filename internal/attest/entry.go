@@ -112,16 +112,26 @@ func (r *reading) entry(c *chain, e *imalog.Entry, l look) (good []policy.Source
 // it is one that the policy expects, which says what all of them are. What comes
 // after it is another matter. It is nil if it is not so.
 func (r *reading) predicted(c *chain, pcr int) []policy.Source {
-	quoted, ok := r.pcrs.Value(r.policy.Bank, pcr)
-	if !ok {
+	x := r.expectation(pcr)
+	if x == nil {
 		return nil
 	}
 	if _, arrived := c.replay.Proven(); arrived {
 		return nil
 	}
-	for _, x := range r.policy.Expected {
-		if x.PCR == (tpm.PCR{Bank: r.policy.Bank, Index: pcr}) && slices.Contains(x.Values, quoted) {
-			return []policy.Source{{Reason: cmp.Or(x.Reason, "the policy expects this value of "+x.PCR.String())}}
+	return []policy.Source{{Reason: cmp.Or(x.Reason, "the policy expects this value of "+x.PCR.String())}}
+}
+
+// expectation is the policy's for the quoted value of a PCR, in the bank that
+// decides; nil if it has none.
+func (j *judge) expectation(pcr int) *policy.Expectation {
+	quoted, ok := j.pcrs.Value(j.policy.Bank, pcr)
+	if !ok {
+		return nil
+	}
+	for i, x := range j.policy.Expected {
+		if x.PCR == (tpm.PCR{Bank: j.policy.Bank, Index: pcr}) && slices.Contains(x.Values, quoted) {
+			return &j.policy.Expected[i]
 		}
 	}
 	return nil

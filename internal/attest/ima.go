@@ -354,12 +354,23 @@ func (r *reading) report() {
 	if !c.proven.aggregate {
 		r.find(Finding{Code: NoAggregate, Leaves: CouldNotTell, Why: "no proven entry says what the host was booted with"})
 	}
-	if !c.proven.files {
+	if !c.proven.files && !r.foreseen() {
 		r.find(Finding{Code: NothingMeasured, Leaves: CouldNotTell, Why: "no proven entry is about a file: IMA has no policy that measures"})
 	}
 	if len(r.policy.IMAPolicy) > 0 && !c.proven.policy {
 		r.find(Finding{Code: NoIMAPolicy, Leaves: CouldNotTell, Why: "no proven entry has an IMA policy that is expected"})
 	}
+}
+
+// foreseen reports whether files are proven on another PCR that has a value which
+// the policy expects: lists, of a host that measures nothing else.
+func (r *reading) foreseen() bool {
+	for pcr, c := range r.chains {
+		if c != nil && c.proven.files && r.expectation(pcr) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // progress compares what is proven with the checkpoint, and makes the next. A

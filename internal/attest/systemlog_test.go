@@ -197,6 +197,16 @@ func TestPredictedPCR(t *testing.T) {
 		t.Errorf("%+v", k)
 	}
 
+	// Such a host need not measure anything else.
+	lists := newUser(t)
+	onlyLists := func(log []tpmtest.Entry) []tpmtest.Entry {
+		return slices.DeleteFunc(slices.Clone(log), func(e tpmtest.Entry) bool { return e.PCR == 10 && e.Path != "boot_aggregate" })
+	}
+	lists.log, lists.real = onlyLists(lists.log), onlyLists(lists.real)
+	expect(t, "lists alone, not expected", lists.judge(t), attest.CouldNotTell, attest.SecondPCR, attest.NothingMeasured)
+	lists.policy.Expected = m.policy.Expected
+	expect(t, "lists alone", lists.judge(t), attest.Trusted, attest.SecondPCR)
+
 	m.log = append(slices.Clone(m.log), tpmtest.Entry{PCR: 12, Template: "ima-ng", Digest: file("evil"), Path: "/evil"})
 	v = m.judge(t)
 	expect(t, "after it", v, attest.Trusted, attest.SecondPCR, attest.UnknownFile)
