@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -39,15 +38,13 @@ func TestPredict(t *testing.T) {
 			}
 		}
 		vendor, other := rpmtest.NewKey(t, "vendor", rpmtest.Ed25519), rpmtest.NewKey(t, "other", rpmtest.Ed25519)
-		list := func(name string) []byte {
-			header := rpmtest.Package{Name: name, Algo: 8, Files: []rpmtest.File{rpmtest.Regular("/usr/bin/"+name, 0o755, name)}}.Header()
+		list := func(name, content string) []byte {
+			header := rpmtest.Package{Name: name, Algo: 8, Files: []rpmtest.File{rpmtest.Regular("/usr/bin/"+name, 0o755, content)}}.Header()
 			return modsig.Append(header, modsig.Signature{Type: modsig.PGP, Bytes: rpmtest.Sign(t, vendor, header, time.Now().Add(-time.Hour), nil)})
 		}
 		h := host{t: t, ctx: ctx, kernel: k, programs: programs, state: filepath.Join(dir, "tpm"),
-			key: rpmtest.Public(t, vendor), early: list("a"), late: list("b")}
-		if h.upload, _ = os.ReadFile(programs["diglim-upload"]); h.upload == nil {
-			t.Fatal("no diglim-upload")
-		}
+			key: rpmtest.Public(t, vendor), early: list("a", "a"), late: list("attest-verify", string(read(t, programs["attest-verify"])))}
+		h.upload = read(t, programs["diglim-upload"])
 
 		expected := h.predict()
 		const secret = "the disk's key"
@@ -57,12 +54,14 @@ func TestPredict(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		h.boot("as predicted").check(expected, secret)
+		r := h.boot("as predicted")
+		r.check(expected, secret)
+		r.judge(expected)
 
 		// Half of the changes on each kernel: a guest takes its time.
 		changes := map[string]func(h *host){
-			"another list in the initramfs": func(h *host) { h.early = list("c") },
-			"another list of the system":    func(h *host) { h.late = list("c") },
+			"another list in the initramfs": func(h *host) { h.early = list("c", "c") },
+			"another list of the system":    func(h *host) { h.late = list("c", "c") },
 			"another key":                   func(h *host) { h.key = append(h.key, rpmtest.Public(t, other)...) },
 			"another uploader":              func(h *host) { h.upload = append(h.upload[:len(h.upload):len(h.upload)], 0) },
 		}
@@ -95,23 +94,9 @@ type host struct {
 func (h host) write(p plan.Plan) vm.Machine {
 	h.t.Helper()
 	tree := h.t.TempDir()
-	lists := filepath.Join(tree, "etc/digest_lists")
-	if err := os.MkdirAll(lists, 0o755); err != nil {
-		h.t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(lists, "0-file_list-rpm-late"), h.late, 0o644); err != nil {
-		h.t.Fatal(err)
-	}
-	init, err := os.ReadFile("/bin/busybox")
-	if err == nil {
-		err = os.Mkdir(filepath.Join(tree, "sbin"), 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(tree, "sbin/init"), init, 0o755)
-	}
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	write(h.t, filepath.Join(tree, "etc/digest_lists/0-file_list-rpm-late"), h.late, 0o644)
+	write(h.t, filepath.Join(tree, "sbin/init"), read(h.t, "/bin/busybox"), 0o755)
+	write(h.t, filepath.Join(tree, "usr/bin/attest-verify"), read(h.t, h.programs["attest-verify"]), 0o755)
 	return writeMachine(h.t, h.ctx, h.kernel, p, tree,
 		vm.File{Name: "busybox", Mode: 0o755, Path: "/bin/busybox"},
 		vm.File{Name: "unknown", Mode: 0o755, Data: []byte("#!/busybox true\n")},
@@ -133,9 +118,7 @@ func (h host) predict() (p prediction) {
 	h.t.Helper()
 	m := h.write(plan.Plan{})
 	lists := filepath.Join(h.t.TempDir(), "0-file_list-rpm-late")
-	if err := os.WriteFile(lists, h.late, 0o644); err != nil {
-		h.t.Fatal(err)
-	}
+	write(h.t, lists, h.late, 0o644)
 	out, err := exec.CommandContext(h.ctx, h.programs["attest-verify"], "predict", "--json", "--initramfs", m.Initrd, "--lists", lists).Output()
 	if err == nil {
 		err = json.Unmarshal(out, &p)
@@ -159,7 +142,7 @@ func (p prediction) policy(bank digest.Algorithm) digest.Digest {
 
 // A booted is a guest that has been.
 type booted struct {
-	t    *testing.T
+	host
 	name string
 	vm.Result
 }
@@ -177,6 +160,8 @@ func (h host) boot(name string) booted {
 		script("values", `for d in /sys/class/tpm/tpm0/pcr-*; do echo "${d##*-}:$(/busybox cat $d/12)"; done`),
 		{Name: "unseal", Argv: []string{"/guestseal", "/secret", "12"}},
 		script("log", `/busybox grep ' /run/diglim/' /sys/kernel/security/ima/ascii_runtime_measurements; /busybox dmesg | /busybox grep diglim`),
+	}, Commands: []plan.Command{
+		{Name: "collect", Argv: []string{"/usr/bin/attest-verify", "collect", "--output", "/out/evidence", "--nonce", nonce}},
 	}})
 	m.TPM, m.TPMState = true, h.state
 	r, err := vm.Boot(h.ctx, m)
@@ -184,7 +169,37 @@ func (h host) boot(name string) booted {
 		h.t.Fatalf("%s: %v", name, err)
 	}
 	checkKernelLog(h.t, r)
-	return booted{h.t, name, r}
+	return booted{h, name, r}
+}
+
+const nonce = "000102030405060708090a0b0c0d0e0f"
+
+// judge has attest-verify judge the guest by a policy that knows nothing of it but
+// the predicted value.
+func (b booted) judge(p prediction) {
+	b.t.Helper()
+	if out, exit, err := b.Command("collect"); err != nil || exit != 0 {
+		b.t.Fatalf("collect: exit code %d, %v\n%s", exit, err, out)
+	}
+	evidence := filepath.Join(b.Out, "evidence")
+	file := filepath.Join(b.t.TempDir(), "policy")
+	check := func(value string) (string, error) {
+		text := "policy 1\nima sha256:10\nfile " + digest.Sum(digest.SHA256).String() + " \"empty files\"\npcr sha256:12 " + value + " \"predicted\"\n"
+		write(b.t, file, []byte(text), 0o644)
+		out, err := exec.CommandContext(b.ctx, b.programs["attest-verify"], "check", "--policy", file, "--nonce", nonce,
+			"--ak", filepath.Join(evidence, "ak.pub"), evidence).CombinedOutput()
+		return string(out), err
+	}
+	for _, v := range p.Values {
+		if value, ok := strings.CutPrefix(v.Value, "sha256:"); ok {
+			if out, err := check(value); err != nil {
+				b.t.Errorf("%s: %v\n%s", b.name, err, out)
+			}
+			if out, err := check(strings.Repeat("a", len(value))); err == nil || !strings.Contains(out, "pcr-not-expected") || !strings.Contains(out, "unknown-file") {
+				b.t.Errorf("%s, another value expected: %v\n%s", b.name, err, out)
+			}
+		}
+	}
 }
 
 // check holds the guest against what was predicted. The secret is "" if it is to
