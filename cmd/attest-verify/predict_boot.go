@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"diglim/internal/digest"
@@ -73,16 +75,22 @@ func (p *prediction) configure(img *image) error {
 	for line := range strings.Lines(string(img.contents[measured.BootConf])) {
 		n++
 		line, _, _ = strings.Cut(line, "#")
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		value = strings.TrimSpace(value)
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
 		var err error
-		switch name {
-		case "", "onfail":
+		switch name, value := fields[0], strings.Join(fields[1:], " "); name {
+		case "onfail":
+		case "measure":
+			if measures, err = isOn(value); err == nil {
+				p.config.PCR = measured.UsualPCR
+			}
 		case "measure-pcr":
 			measures = true
 			err = p.cmd.Flags().Set("pcr", value)
 		case "lock":
-			p.config.Lock = value == "" || value == "true"
+			p.config.Lock, err = isOn(value)
 		case "mode", "interface":
 			err = p.cmd.Flags().Set(name, value)
 		case "scope":
@@ -100,7 +108,7 @@ func (p *prediction) configure(img *image) error {
 		}
 	}
 	if !measures {
-		return fmt.Errorf("%s: %s says no measure-pcr", p.initramfs, measured.BootConf)
+		return fmt.Errorf("%s: %s does not say measure", p.initramfs, measured.BootConf)
 	}
 	for field := range strings.FieldsSeq(p.cmdline) {
 		switch name, value, _ := strings.Cut(field, "="); {
@@ -112,6 +120,9 @@ func (p *prediction) configure(img *image) error {
 	}
 	return nil
 }
+
+// isOn reads what stands behind an option that is on or off.
+func isOn(value string) (bool, error) { return strconv.ParseBool(cmp.Or(value, "true")) }
 
 // An image is what an initramfs has of the uploader.
 type image struct {

@@ -27,6 +27,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// lacks is what --help says of this build: nothing.
+const lacks = ""
+
 // A gateway is what package gate does. Tests have one that is not in a kernel.
 type gateway interface {
 	Probe() error

@@ -5,8 +5,10 @@ package main
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"diglim/internal/cli"
 	"diglim/internal/kernel/measure"
@@ -21,6 +23,14 @@ type measuring struct {
 
 func (m *measuring) flags(f *flag.FlagSet) {
 	f.IntVar(&m.pcr, "measure-pcr", 0, "`PCR` to measure the settings, the keys and the lists into: 8, 9, 12, 13 or 14 (default: as it is, none at first)")
+	f.BoolFunc("measure", fmt.Sprintf("the same as --measure-pcr %d, the usual one", measured.UsualPCR), func(value string) error {
+		on, err := strconv.ParseBool(value)
+		m.pcr = 0
+		if on {
+			m.pcr = measured.UsualPCR
+		}
+		return err
+	})
 }
 
 // begin has the kernel take the policy for it, if it has not.

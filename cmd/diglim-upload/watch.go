@@ -71,7 +71,7 @@ With --extend a file that is in no list changes the PCR, once.`,
 			if *extend {
 				x, err := measure.OpenExtender(kernel.Securityfs)
 				if errors.Is(err, measure.ErrNothing) {
-					err = cli.Hint(err, "diglim-upload add --measure-pcr")
+					err = cli.Hint(err, "diglim-upload add --measure")
 				}
 				if err != nil {
 					return err
