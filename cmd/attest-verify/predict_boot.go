@@ -71,16 +71,10 @@ func (p *prediction) boot() error {
 // kernel command line.
 func (p *prediction) configure(img *image) error {
 	measures := false
-	n := 0
-	for line := range strings.Lines(string(img.contents[measured.BootConf])) {
-		n++
-		line, _, _ = strings.Cut(line, "#")
-		fields := strings.Fields(line)
-		if len(fields) == 0 {
-			continue
-		}
+	for o := range measured.BootOptions(string(img.contents[measured.BootConf])) {
+		name, value := o.Name, o.Value
 		var err error
-		switch name, value := fields[0], strings.Join(fields[1:], " "); name {
+		switch name {
 		case "onfail":
 		case "measure":
 			if measures, err = isOn(value); err == nil {
@@ -104,7 +98,7 @@ func (p *prediction) configure(img *image) error {
 			err = fmt.Errorf("what %q changes is not predicted", name)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %s:%d: %w", p.initramfs, measured.BootConf, n, err)
+			return fmt.Errorf("%s: %s:%d: %w", p.initramfs, measured.BootConf, o.Line, err)
 		}
 	}
 	if !measures {
@@ -122,7 +116,13 @@ func (p *prediction) configure(img *image) error {
 }
 
 // isOn reads what stands behind an option that is on or off.
-func isOn(value string) (bool, error) { return strconv.ParseBool(cmp.Or(value, "true")) }
+func isOn(value string) (bool, error) {
+	on, err := strconv.ParseBool(cmp.Or(value, "true"))
+	if err != nil {
+		err = fmt.Errorf("%q is neither true nor false", value)
+	}
+	return on, err
+}
 
 // An image is what an initramfs has of the uploader.
 type image struct {

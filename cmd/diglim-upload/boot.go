@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"diglim/internal/cli"
@@ -214,32 +213,25 @@ func (b *boot) configure(f *flag.FlagSet, cmdline string) (onfail string, err er
 // of the line.
 func setFlags(f *flag.FlagSet, text string) (onfail string, err error) {
 	onfail = onfailContinue
-	n := 0
-	for line := range strings.Lines(text) {
-		n++
-		line, _, _ = strings.Cut(line, "#")
-		fields := strings.Fields(line)
-		if len(fields) == 0 {
-			continue
-		}
+	for o := range measured.BootOptions(text) {
 		var err error
-		switch name, value := fields[0], strings.Join(fields[1:], " "); name {
+		switch o.Name {
 		case "onfail":
 			var given string
-			if given, err = parseOnfail(value); err == nil {
+			if given, err = parseOnfail(o.Value); err == nil {
 				onfail = given
 			}
 		case "interface", "root", "json":
-			err = fmt.Errorf("%s has no place here", name)
+			err = fmt.Errorf("%s has no place here", o.Name)
 		default:
-			flag := "--" + name
-			if value != "" {
-				flag += "=" + value
+			flag := "--" + o.Name
+			if o.Value != "" {
+				flag += "=" + o.Value
 			}
 			_, err = cli.ParseFlags(f, []string{flag})
 		}
 		if err != nil {
-			return onfail, fmt.Errorf("%d: %w", n, err)
+			return onfail, fmt.Errorf("%d: %w", o.Line, err)
 		}
 	}
 	return onfail, nil

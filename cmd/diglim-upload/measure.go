@@ -25,11 +25,14 @@ func (m *measuring) flags(f *flag.FlagSet) {
 	f.IntVar(&m.pcr, "measure-pcr", 0, "`PCR` to measure the settings, the keys and the lists into: 8, 9, 12, 13 or 14 (default: as it is, none at first)")
 	f.BoolFunc("measure", fmt.Sprintf("the same as --measure-pcr %d, the usual one", measured.UsualPCR), func(value string) error {
 		on, err := strconv.ParseBool(value)
+		if err != nil {
+			return errors.New("neither true nor false")
+		}
 		m.pcr = 0
 		if on {
 			m.pcr = measured.UsualPCR
 		}
-		return err
+		return nil
 	})
 }
 
