@@ -74,7 +74,7 @@ func bootCommand(g gateway, m machine) *cli.Command {
 	b := boot{machine: m, gate: g}
 	f := flag.NewFlagSet("boot", flag.ContinueOnError)
 	f.StringVar(&b.root, "root", "", "`directory` of the system that will be switched to: add its lists")
-	f.StringVar(&b.conf, "conf", measured.BootConf, "`file` that says what to do, one option of add a line; none is all defaults")
+	f.StringVar(&b.conf, "conf", measured.BootConf, "`file` that says what to do, one option of add a line; without it all is as by default")
 	return &cli.Command{
 		Name: "boot", Flags: f,
 		Short: "do in the initramfs what boot.conf says (bpf)",

@@ -22,7 +22,14 @@ type measuring struct {
 }
 
 func (m *measuring) flags(f *flag.FlagSet) {
-	f.IntVar(&m.pcr, "measure-pcr", 0, "`PCR` to measure the settings, the keys and the lists into: 8, 9, 12, 13 or 14 (default: as it is, none at first)")
+	f.Func("measure-pcr", "`PCR` to measure the settings, the keys and the lists into: 8, 9, 12, 13 or 14 (default: as it is, none at first)", func(value string) error {
+		pcr, err := strconv.Atoi(value)
+		if err != nil {
+			return errors.New("not a number")
+		}
+		m.pcr = pcr
+		return measured.CheckPCR(pcr)
+	})
 	f.BoolFunc("measure", fmt.Sprintf("the same as --measure-pcr %d, the usual one", measured.UsualPCR), func(value string) error {
 		on, err := strconv.ParseBool(value)
 		if err != nil {
@@ -38,11 +45,6 @@ func (m *measuring) flags(f *flag.FlagSet) {
 
 // begin has the kernel take the policy for it, if it has not.
 func (m *measuring) begin(securityfs string) error {
-	if m.pcr != 0 {
-		if err := measured.CheckPCR(m.pcr); err != nil {
-			return err
-		}
-	}
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err

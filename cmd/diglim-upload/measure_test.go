@@ -29,17 +29,24 @@ func TestMeasureFlags(t *testing.T) {
 			t.Errorf("%q: PCR %d, want %d; %q is left, %v", line, m.pcr, want, rest, err)
 		}
 	}
-	for text, want := range map[string]int{"measure": 12, "measure-pcr 13": 13, "measure # 12\nmeasure-pcr 14\n": 14, "measure\nmeasure no": -1} {
+	for text, want := range map[string]int{"measure": 12, "measure-pcr 13": 13, "measure # 12\nmeasure-pcr 14\n": 14} {
 		var m measuring
 		f := flag.NewFlagSet("boot", flag.ContinueOnError)
 		m.flags(f)
-		_, err := setFlags(f, text)
-		if want < 0 {
-			if err == nil || err.Error() != `2: flag --measure: "no": neither true nor false` {
-				t.Errorf("%q: %v", text, err)
-			}
-		} else if err != nil || m.pcr != want {
+		if _, err := setFlags(f, text); err != nil || m.pcr != want {
 			t.Errorf("%q: PCR %d, want %d, %v", text, m.pcr, want, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"measure\nmeasure no": `2: flag --measure: "no": neither true nor false`,
+		"measure-pcr":         `1: flag --measure-pcr wants a value`,
+		"measure-pcr 10":      `1: flag --measure-pcr: "10": nothing can be measured into PCR 10: 8, 9, 12, 13 and 14 are possible`,
+	} {
+		var m measuring
+		f := flag.NewFlagSet("boot", flag.ContinueOnError)
+		m.flags(f)
+		if _, err := setFlags(f, text); err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", text, err, want)
 		}
 	}
 }
