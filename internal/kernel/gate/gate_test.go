@@ -187,7 +187,7 @@ func TestLayout(t *testing.T) {
 	if got, want := int(spec.Maps["counters"].ValueSize), binary.Size(counters{}); got != want {
 		t.Errorf("counters of %d bytes, want %d", got, want)
 	}
-	if got, want := int(spec.Maps["scratch"].ValueSize), eventHead+4096; got != want {
+	if got, want := int(spec.Maps["scratches"].ValueSize), eventHead+4096+8; got != want {
 		t.Errorf("event of %d bytes, want %d", got, want)
 	}
 }
