@@ -97,7 +97,7 @@ struct scratch {
 };
 
 /*
- * There from the start, so that no file is denied because memory is short.
+ * There from the start, so that rules with a path hold where memory is short.
  * Several for each CPU: programs of several tasks can take turns on one.
  */
 struct {
