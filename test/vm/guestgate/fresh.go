@@ -51,7 +51,7 @@ func fresh(r *report, dir string) error {
 	for range 3 { // whatever else the host does meanwhile
 		again = min(again, elapsed(mapping(path)))
 	}
-	r.line("mapped again without hashing", "%t", again*5 < first)
+	r.line("mapped again without hashing", "%t", again*20 < first)
 	after := first
 	for range 3 {
 		if err := next(t.gate, nil); err != nil {
@@ -59,7 +59,7 @@ func fresh(r *report, dir string) error {
 		}
 		after = min(after, elapsed(mapping(path)))
 	}
-	r.line("mapped under another set without hashing", "%t", after*5 < first)
+	r.line("mapped under another set without hashing", "%t", after*20 < first)
 	fmt.Fprintf(os.Stderr, "%s: mapped first %v, again %v, under another set %v\n", dir, first, again, after)
 	if err := back(t.gate, before); err != nil {
 		return err
