@@ -521,7 +521,8 @@ int BPF_PROG(diglim_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
 	s = state_of(inode);
 	if (!s || (s->approved != h->generation && s->passed != h->generation))
 		s = state_of(above);
-	if (s && s->approved == h->generation && !s->unseen && !written(inode) && !written(above)) {
+	if (s && s->approved && !s->unseen && !written(inode) && !written(above) &&
+	    (s->approved == h->generation || kept_is_in(image, h, s, inode))) {
 		count(HOOK_MPROTECT, VERDICT_KNOWN);
 		return 0;
 	}

@@ -167,6 +167,10 @@ func fresh(r *report, dir string) error {
 		}
 		return protect(path)
 	})
+	if err := next(t.gate, nil); err != nil {
+		return err
+	}
+	t.expect("mprotect: mapped executable under another set", nil, func() error { return protect(path) })
 	path = t.file("renamed", evil)
 	t.expect("replaced by renaming", k, func() error {
 		if err := os.Rename(t.file("new", k), path); err != nil {
