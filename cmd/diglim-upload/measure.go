@@ -50,8 +50,11 @@ func (m *measuring) begin(securityfs string) error {
 		return err
 	}
 	m.measurer, err = measure.Open(securityfs, string(cmdline), m.pcr)
-	if errors.Is(err, measure.ErrTooLate) {
+	switch {
+	case errors.Is(err, measure.ErrTooLate):
 		err = cli.Hint(err, "give it to diglim-upload, which has to be first, as %s", measured.EarlyPolicy)
+	case errors.Is(err, measure.ErrNoTPM):
+		err = cli.Hint(err, "it takes a TPM 2.0 that is there before modules are loaded (/sys/class/tpm)")
 	}
 	if err != nil {
 		return &cli.ExitError{Code: cli.No, Err: err}
