@@ -52,7 +52,7 @@ func predictCommand() *cobra.Command {
 		Long: `Says which value the PCR has after the boot of a machine with this initramfs,
 whose diglim-upload does what is in it ("diglim-upload boot"); --lists are then those
 of the system that it switches to, its /etc/digest_lists. Without an initramfs: the
-value after "diglim-upload add --measure-pcr" with these settings, lists and keys.
+value after "diglim-upload add --measure" with these settings, lists and keys.
 
 Values are of every bank, and so are the digests of the policies (TPM2_PolicyPCR,
 SHA-256) that a secret is sealed to. Nothing that a machine runs afterwards changes
@@ -61,7 +61,7 @@ the PCR, except lists that are added, and what diglim-upload watch --extend says
 	}
 	f := cmd.Flags()
 	f.StringVar(&p.initramfs, "initramfs", "", "the machine's initramfs, an `image`")
-	f.IntVar(&p.config.PCR, "pcr", 12, "the PCR that is measured into")
+	f.IntVar(&p.config.PCR, "pcr", measured.UsualPCR, "the PCR that is measured into")
 	f.StringVar(&p.program, "uploader", "", "the machine's diglim-upload, a `file`")
 	f.StringArrayVar(&p.lists, "lists", nil, "digest list, or directory of some, that the machine loads (repeatable)")
 	f.StringVar(&p.keyring, "keyring", "", "`directory` of the machine's /etc/diglim/keys")

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"diglim/internal/digest"
@@ -69,20 +71,20 @@ func (p *prediction) boot() error {
 // kernel command line.
 func (p *prediction) configure(img *image) error {
 	measures := false
-	n := 0
-	for line := range strings.Lines(string(img.contents[measured.BootConf])) {
-		n++
-		line, _, _ = strings.Cut(line, "#")
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		value = strings.TrimSpace(value)
+	for o := range measured.BootOptions(string(img.contents[measured.BootConf])) {
+		name, value := o.Name, o.Value
 		var err error
 		switch name {
-		case "", "onfail":
+		case "onfail":
+		case "measure":
+			if measures, err = isOn(value); err == nil {
+				p.config.PCR = measured.UsualPCR
+			}
 		case "measure-pcr":
 			measures = true
 			err = p.cmd.Flags().Set("pcr", value)
 		case "lock":
-			p.config.Lock = value == "" || value == "true"
+			p.config.Lock, err = isOn(value)
 		case "mode", "interface":
 			err = p.cmd.Flags().Set(name, value)
 		case "scope":
@@ -96,11 +98,11 @@ func (p *prediction) configure(img *image) error {
 			err = fmt.Errorf("what %q changes is not predicted", name)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %s:%d: %w", p.initramfs, measured.BootConf, n, err)
+			return fmt.Errorf("%s: %s:%d: %w", p.initramfs, measured.BootConf, o.Line, err)
 		}
 	}
 	if !measures {
-		return fmt.Errorf("%s: %s says no measure-pcr", p.initramfs, measured.BootConf)
+		return fmt.Errorf("%s: %s does not say measure", p.initramfs, measured.BootConf)
 	}
 	for field := range strings.FieldsSeq(p.cmdline) {
 		switch name, value, _ := strings.Cut(field, "="); {
@@ -111,6 +113,15 @@ func (p *prediction) configure(img *image) error {
 		}
 	}
 	return nil
+}
+
+// isOn reads what stands behind an option that is on or off.
+func isOn(value string) (bool, error) {
+	on, err := strconv.ParseBool(cmp.Or(value, "true"))
+	if err != nil {
+		err = fmt.Errorf("%q is neither true nor false", value)
+	}
+	return on, err
 }
 
 // An image is what an initramfs has of the uploader.

@@ -100,6 +100,6 @@ func TestBuilds(t *testing.T) {
 
 const (
 	leanLimit  = 2_600_000
-	fullLimit  = 7_100_000             // 6,000,000 are wanted: docs/design/upload.md
+	fullLimit  = 6_950_000             // 6,000,000 are wanted: docs/design/upload.md
 	startLimit = 10 * time.Millisecond // 3 are wanted, of a machine that does nothing else
 )

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"diglim/internal/cli"
@@ -75,7 +74,7 @@ func bootCommand(g gateway, m machine) *cli.Command {
 	b := boot{machine: m, gate: g}
 	f := flag.NewFlagSet("boot", flag.ContinueOnError)
 	f.StringVar(&b.root, "root", "", "`directory` of the system that will be switched to: add its lists")
-	f.StringVar(&b.conf, "conf", measured.BootConf, "`file` that says what to do, one option of add a line; none is all defaults")
+	f.StringVar(&b.conf, "conf", measured.BootConf, "`file` that says what to do, one option of add a line; without it all is as by default")
 	return &cli.Command{
 		Name: "boot", Flags: f,
 		Short: "do in the initramfs what boot.conf says (bpf)",
@@ -214,32 +213,25 @@ func (b *boot) configure(f *flag.FlagSet, cmdline string) (onfail string, err er
 // of the line.
 func setFlags(f *flag.FlagSet, text string) (onfail string, err error) {
 	onfail = onfailContinue
-	n := 0
-	for line := range strings.Lines(text) {
-		n++
-		line, _, _ = strings.Cut(line, "#")
-		fields := strings.Fields(line)
-		if len(fields) == 0 {
-			continue
-		}
+	for o := range measured.BootOptions(text) {
 		var err error
-		switch name, value := fields[0], strings.Join(fields[1:], " "); name {
+		switch o.Name {
 		case "onfail":
 			var given string
-			if given, err = parseOnfail(value); err == nil {
+			if given, err = parseOnfail(o.Value); err == nil {
 				onfail = given
 			}
 		case "interface", "root", "json":
-			err = fmt.Errorf("%s has no place here", name)
+			err = fmt.Errorf("%s has no place here", o.Name)
 		default:
-			flag := "--" + name
-			if value != "" {
-				flag += "=" + value
+			flag := "--" + o.Name
+			if o.Value != "" {
+				flag += "=" + o.Value
 			}
 			_, err = cli.ParseFlags(f, []string{flag})
 		}
 		if err != nil {
-			return onfail, fmt.Errorf("%d: %w", n, err)
+			return onfail, fmt.Errorf("%d: %w", o.Line, err)
 		}
 	}
 	return onfail, nil

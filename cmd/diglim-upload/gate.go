@@ -27,6 +27,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// lacks is what --help says of this build: nothing.
+const lacks = ""
+
 // A gateway is what package gate does. Tests have one that is not in a kernel.
 type gateway interface {
 	Probe() error
@@ -185,41 +188,7 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		return o, err
 	}
 
-	if old == nil || old.Digests() <= fewDigests {
-		debug.SetMemoryLimit(memoryLimit)
-	}
-	var b set.Builder
-	var crypto []byte
-	if kernelWants(s.cmdline, "ima_hash") != "" {
-		if crypto, err = os.ReadFile("/proc/crypto"); err != nil {
-			return o, err
-		}
-	}
-	p := prover{ring: ring, unsigned: !s.locked, root: a.gate.root, measured: measuredWith(s.cmdline, string(crypto))}
-	if a.verb != replace && old != nil {
-		b.AddImage(old)
-		p.old = old
-		header.Lists = old.Header().Lists
-	}
-	if !ring.Empty() {
-		header.Anchor = ring.Anchor()
-	}
-	p.prove(&b, a.paths, a.measure.list, a.fail)
-	switch {
-	case p.lists == 0:
-		return o, refused(errors.New("no list is left, and nothing was changed"))
-	case a.verb == replace && a.failed > 0:
-		return o, refused(errors.New("a list failed, and nothing was replaced"))
-	case a.verb == addAll && a.failed > 0:
-		return o, refused(errors.New("a list failed, and nothing was added"))
-	}
-	if a.verb == replace && !p.parsers && old != nil {
-		if err := keepParser(&b, old, p.measured); err != nil {
-			return o, err
-		}
-	}
-	header.Lists += uint32(p.lists - p.already)
-	image, err := b.Build(header)
+	image, p, err := s.prove(a, ring, old, header)
 	if err != nil {
 		return o, err
 	}
@@ -232,16 +201,12 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		s.warnParser(image, p.measured, a.stderr)
 	}
 	if running == nil {
-		if running, err = s.Start(image); err != nil {
-			return o, refused(err)
-		}
-	} else {
-		if err := gate.MayReplace(old.Header(), header, s.locked); err != nil {
-			return o, refused(err)
-		}
-		if err := running.Replace(image); err != nil {
-			return o, refused(err)
-		}
+		running, err = s.Start(image)
+	} else if err = gate.MayReplace(old.Header(), image.Header(), s.locked); err == nil {
+		err = running.Replace(image)
+	}
+	if err != nil {
+		return o, refused(err)
 	}
 	st, err := running.Status()
 	if err != nil {
@@ -258,6 +223,48 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		mode: header.Mode.String(), scope: scope.Name(header.Rules), locked: s.locked, generation: header.Generation,
 		digests: image.Digests(), bytes: int(st.Bytes), useless: p.useless, measured: p.measured,
 	}}, nil
+}
+
+// prove makes the set of the lists that are proved, and of what was there before
+// if that stays. It refuses where one that failed spoils it all.
+func (s gateSystem) prove(a *application, ring *trust.Ring, old *set.Image, header set.Header) (*set.Image, *prover, error) {
+	if old == nil || old.Digests() <= fewDigests {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	var crypto []byte
+	if kernelWants(s.cmdline, "ima_hash") != "" {
+		var err error
+		if crypto, err = os.ReadFile("/proc/crypto"); err != nil {
+			return nil, nil, err
+		}
+	}
+	var b set.Builder
+	p := &prover{ring: ring, unsigned: !s.locked, root: a.gate.root, measured: measuredWith(s.cmdline, string(crypto))}
+	if a.verb != replace && old != nil {
+		b.AddImage(old)
+		p.old = old
+		header.Lists = old.Header().Lists
+	}
+	if !ring.Empty() {
+		header.Anchor = ring.Anchor()
+	}
+	p.prove(&b, a.paths, a.measure.list, a.fail)
+	switch {
+	case p.lists == 0:
+		return nil, nil, refused(errors.New("no list is left, and nothing was changed"))
+	case a.verb == replace && a.failed > 0:
+		return nil, nil, refused(errors.New("a list failed, and nothing was replaced"))
+	case a.verb == addAll && a.failed > 0:
+		return nil, nil, refused(errors.New("a list failed, and nothing was added"))
+	}
+	if a.verb == replace && !p.parsers && old != nil {
+		if err := keepParser(&b, old, p.measured); err != nil {
+			return nil, nil, err
+		}
+	}
+	header.Lists += uint32(p.lists - p.already)
+	image, err := b.Build(header)
+	return image, p, err
 }
 
 // header says what the set is to be besides digests: what is asked for, and

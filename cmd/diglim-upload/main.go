@@ -30,7 +30,7 @@ func program(g gateway) *cli.Program {
 
 Exit code: 0 if all went well, 1 if a list failed (the others are uploaded all
 the same) or what was asked for is refused, 2 if there is nobody to feed (usage,
-no interface), 3 if boot asks for a shell.`,
+no interface), 3 if boot asks for a shell.` + lacks,
 		Commands: append([]*cli.Command{
 			applyCommand(g, "add"),
 			applyCommand(g, "del"),

@@ -5,8 +5,10 @@ package main
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"diglim/internal/cli"
 	"diglim/internal/kernel/measure"
@@ -20,23 +22,39 @@ type measuring struct {
 }
 
 func (m *measuring) flags(f *flag.FlagSet) {
-	f.IntVar(&m.pcr, "measure-pcr", 0, "`PCR` to measure the settings, the keys and the lists into: 8, 9, 12, 13 or 14 (default: as it is, none at first)")
+	f.Func("measure-pcr", "`PCR` to measure the settings, the keys and the lists into: 8, 9, 12, 13 or 14 (default: as it is, none at first)", func(value string) error {
+		pcr, err := strconv.Atoi(value)
+		if err != nil {
+			return errors.New("not a number")
+		}
+		m.pcr = pcr
+		return measured.CheckPCR(pcr)
+	})
+	f.BoolFunc("measure", fmt.Sprintf("the same as --measure-pcr %d, the usual one", measured.UsualPCR), func(value string) error {
+		on, err := strconv.ParseBool(value)
+		if err != nil {
+			return errors.New("neither true nor false")
+		}
+		m.pcr = 0
+		if on {
+			m.pcr = measured.UsualPCR
+		}
+		return nil
+	})
 }
 
 // begin has the kernel take the policy for it, if it has not.
 func (m *measuring) begin(securityfs string) error {
-	if m.pcr != 0 {
-		if err := measured.CheckPCR(m.pcr); err != nil {
-			return err
-		}
-	}
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
 	}
 	m.measurer, err = measure.Open(securityfs, string(cmdline), m.pcr)
-	if errors.Is(err, measure.ErrTooLate) {
+	switch {
+	case errors.Is(err, measure.ErrTooLate):
 		err = cli.Hint(err, "give it to diglim-upload, which has to be first, as %s", measured.EarlyPolicy)
+	case errors.Is(err, measure.ErrNoTPM):
+		err = cli.Hint(err, "it takes a TPM 2.0 that is there before modules are loaded (/sys/class/tpm)")
 	}
 	if err != nil {
 		return &cli.ExitError{Code: cli.No, Err: err}

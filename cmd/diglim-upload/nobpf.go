@@ -10,6 +10,9 @@ import (
 	"diglim/internal/measured"
 )
 
+// lacks is what --help says of this build.
+const lacks = "\n\nBuilt without BPF: there is no gate, no boot, and nothing is measured."
+
 // gateway is the gate, which is not built in.
 type gateway struct{}
 

@@ -50,12 +50,13 @@ of; status counts them all.
 
 With --extend a file that is in no list changes the PCR, once.`,
 		Run: func(_ []string, stdout, _ io.Writer) (err error) {
-			if *since != "now" && *since != "boot" {
-				return fmt.Errorf("--since %q is not known: now and boot are", *since)
-			}
 			start := time.Time{}
-			if *since == "now" {
+			switch *since {
+			case "boot":
+			case "now":
 				start = time.Now()
+			default:
+				return fmt.Errorf("--since %q is not known: now and boot are", *since)
 			}
 			unlock, err := lockFile(watchLock)
 			if err != nil {
@@ -67,51 +68,51 @@ With --extend a file that is in no list changes the PCR, once.`,
 				return fmt.Errorf("bpf: %w", err)
 			}
 			defer func() { err = errors.Join(err, open.Close()) }()
-			add := func(gate.Event) error { return nil }
+			var x *measure.Extender
 			if *extend {
-				x, err := measure.OpenExtender(kernel.Securityfs)
+				x, err = measure.OpenExtender(kernel.Securityfs)
 				if errors.Is(err, measure.ErrNothing) {
-					err = cli.Hint(err, "diglim-upload add --measure-pcr")
+					err = cli.Hint(err, "diglim-upload add --measure")
 				}
 				if err != nil {
 					return err
 				}
 				defer func() { err = errors.Join(err, x.Close()) }()
-				add = func(e gate.Event) error {
-					if e.Verdict != gate.Logged {
-						return nil
-					}
-					return x.Add(e.Path, e.Digest)
-				}
 			}
-			ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-			defer stop()
-			ctx, cancel := context.WithCancelCause(ctx)
-			defer cancel(nil)
-			err = open.Watch(ctx, func(e gate.Event) {
-				if ctx.Err() != nil {
-					return
-				}
-				if err := add(e); err != nil {
-					cancel(err)
-					return
+			return watch(open, func(e gate.Event) error {
+				if x != nil && e.Verdict == gate.Logged {
+					if err := x.Add(e.Path, e.Digest); err != nil {
+						return err
+					}
 				}
 				if e.Time.Before(start) {
-					return
+					return nil
 				}
-				if err := cli.WriteObject(stdout, eventObject(e), false); err != nil {
-					cancel(err)
-				}
+				return cli.WriteObject(stdout, eventObject(e), false)
 			})
-			if cause := context.Cause(ctx); ctx.Err() != nil && !errors.Is(cause, context.Canceled) {
-				return cause // it could not be written
-			}
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
 		},
 	}
+}
+
+// watch passes events on until it is interrupted, or tell fails.
+func watch(w watched, tell func(gate.Event) error) error {
+	interrupted, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithCancel(interrupted)
+	defer cancel()
+	var failed error
+	err := w.Watch(ctx, func(e gate.Event) {
+		if ctx.Err() != nil {
+			return
+		}
+		if failed = tell(e); failed != nil {
+			cancel()
+		}
+	})
+	if ctx.Err() != nil {
+		return failed // nil if it was interrupted
+	}
+	return err
 }
 
 func eventObject(e gate.Event) cli.Object {

@@ -41,6 +41,9 @@ func ListName(file string) string { return "lists/" + file }
 // Path is the path by which IMA logs what has that name.
 func Path(name string) string { return Dir + "/" + name }
 
+// UsualPCR is the one to measure into unless there are reasons for another.
+const UsualPCR = 12
+
 // CheckPCR says why nothing can be measured into a PCR: 0 to 7 are the firmware's,
 // 10 is IMA's, 11 systemd-stub's, 15 systemd's, and those above can be reset.
 func CheckPCR(pcr int) error {

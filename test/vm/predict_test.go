@@ -103,7 +103,7 @@ func (h host) write(p plan.Plan) vm.Machine {
 		vm.File{Name: "guestseal", Mode: 0o755, Path: h.programs["guestseal"]},
 		vm.File{Name: "secret", Mode: 0o600, Data: h.secret},
 		vm.File{Name: "usr/bin/diglim-upload", Mode: 0o755, Data: h.upload},
-		vm.File{Name: "etc/diglim/boot.conf", Mode: 0o644, Data: []byte("mode enforce\nscope all\nmeasure-pcr 12\n")},
+		vm.File{Name: "etc/diglim/boot.conf", Mode: 0o644, Data: []byte("mode enforce\nscope all\nmeasure\n")},
 		vm.File{Name: "etc/diglim/keys/vendor.gpg", Mode: 0o644, Data: h.key},
 		vm.File{Name: "etc/digest_lists/0-file_list-rpm-early", Mode: 0o644, Data: h.early})
 }

@@ -62,7 +62,7 @@ _Static_assert(__builtin_offsetof(struct event, path) == EVENT_HEAD, "event");
 struct counters {
 	__u64 verdict[HOOKS][VERDICTS];
 	__u64 sent;
-	__u64 lost;		/* the ring was full */
+	__u64 lost;		/* the ring was full, or all scratches taken */
 	__u64 suppressed;	/* more than EVENTS_PER_SECOND */
 };
 
@@ -90,26 +90,46 @@ struct {
 	__type(value, struct rate);
 } rate SEC(".maps");
 
+/* Where an event is put together. It has what the last one left in it. */
+struct scratch {
+	struct event event;
+	__u64 taken;
+};
+
 /*
- * Where an event is put together. Not per CPU: sleepable programs of several
- * tasks take turns on one. A task is in one hook at a time.
+ * There from the start, so that rules with a path hold where memory is short.
+ * Several for each CPU: programs of several tasks can take turns on one.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct event);
-} scratch SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
 
-static __always_inline struct event *scratch_get(void)
+static __always_inline struct scratch *scratch_try(__u32 i)
 {
-	return bpf_task_storage_get(&scratch, bpf_get_current_task_btf(), 0,
-				    BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &i);
+
+	return s && !__sync_lock_test_and_set(&s->taken, 1) ? s : NULL;
 }
 
-static __always_inline void scratch_put(void)
+static __always_inline struct scratch *scratch_get(void)
 {
-	bpf_task_storage_delete(&scratch, bpf_get_current_task_btf());
+	struct scratch *s = scratch_try(0);
+
+	if (!s)
+		s = scratch_try(1);
+	if (!s)
+		s = scratch_try(2);
+	if (!s)
+		s = scratch_try(3);
+	return s;
+}
+
+static __always_inline void scratch_put(struct scratch *s)
+{
+	(void)__sync_lock_test_and_set(&s->taken, 0);
 }
 
 static __always_inline void count(enum hook hook, enum verdict verdict)
@@ -139,14 +159,18 @@ static __always_inline bool rate_exceeded(__u64 ns)
 	return r->events > EVENTS_PER_SECOND;
 }
 
-/* Sends an event whose digest, path and reason have been filled in. */
+/* Sends an event whose digest, path and reason have been filled in; NULL is lost. */
 static __always_inline void event_send(struct event *e, enum hook hook, enum verdict verdict)
 {
-	__u32 zero = 0, length = e->length;
+	__u32 zero = 0, length;
 	struct counters *c = bpf_map_lookup_elem(&counters, &zero);
 
 	if (!c)
 		return;
+	if (!e) {
+		__sync_fetch_and_add(&c->lost, 1);
+		return;
+	}
 	e->ns = bpf_ktime_get_boot_ns();
 	if (rate_exceeded(e->ns)) {
 		__sync_fetch_and_add(&c->suppressed, 1);
@@ -157,6 +181,7 @@ static __always_inline void event_send(struct event *e, enum hook hook, enum ver
 	e->hook = hook;
 	e->verdict = verdict;
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	length = e->length;
 	if (length > PATH_MAX)
 		length = PATH_MAX;
 	if (bpf_ringbuf_output(&events, e, EVENT_HEAD + length, 0))

@@ -19,22 +19,28 @@ char LICENSE[] SEC("license") = "GPL";
 /*
  * What is known of a file while its inode is in memory.
  *
- * "known" is a cache of the verdict: nobody hashes the file again while nothing
- * can have changed it. The rest catches libraries that change while they are
- * mapped: the kernel refuses to write a program that runs, not a library.
+ * The digest is kept of a file that was in a set, so that nobody hashes it again
+ * while nothing can have changed it, whatever set comes. The rest catches
+ * libraries that change while they are mapped: the kernel refuses to write a
+ * program that runs, not a library.
  *
- * The one who judges writes first (judged, known) and then looks for writers;
+ * The one who judges writes first (judged, deciding) and then looks for writers;
  * a writer raises i_writecount and "writers" first and then looks whether
  * somebody judges. So one of them sees the other.
  */
 struct state {
-	__u64 known;	/* generation of the set the file is in, 0: to be hashed */
+	__u64 digest[DIGEST_SIZE / 8];
+	__u32 kind;	/* of the digest, as its algorithm */
+	__u32 algorithm;
+	__u64 hashed;	/* what "writers" was before it was hashed, and 1; 0: there is no digest */
+	__u64 ctime;	/* with the digest: as it was before it was hashed */
+	__u64 size;	/* with the digest: as it was before it was hashed */
+	__u64 writers;	/* how often it was opened for writing, or its size set */
 	__u64 approved;	/* generation in which it was mapped executable and known */
 	__u64 passed;	/* generation in which the scope let it be mapped executable */
 	__u64 judged;	/* when it was last mapped executable, nanoseconds since boot */
-	__u64 ctime;	/* with known: as it was then */
-	__u64 size;	/* with known: as it was then */
-	__u32 writers;	/* how often it was opened for writing, or its size set */
+	__u64 deciding;	/* how many look for writers, to approve it */
+	__u32 keeping;	/* somebody writes a digest */
 	__u32 unseen;	/* may be written unseen, as long as the inode is in memory */
 };
 
@@ -69,8 +75,9 @@ static __always_inline struct state *state_make(struct inode *inode)
 	return s;
 }
 
-/* A store that all CPUs see before this one looks any further. */
+/* A store that all CPUs see before this one looks any further, and a load. */
 #define store_first(p, v)	((void)__sync_lock_test_and_set((p), (v)))
+#define load_first(p)		__sync_fetch_and_add((p), 0)
 
 static __always_inline __u64 change_time(struct inode *inode)
 {
@@ -199,37 +206,38 @@ static __always_inline enum verdict verdict_of_unknown(void *image, const struct
 }
 
 /* The digest of a file under fs-verity is there without reading the file. */
-static __always_inline bool verity_has(void *image, const struct header *h, struct file *file)
+static __always_inline bool verity_has(void *image, const struct header *h, struct file *file,
+				       __u64 *digest, __u32 *algorithm)
 {
 	struct {
 		__u16 algorithm;
 		__u16 size;
 	} *head;
 	struct bpf_dynptr ptr;
+	struct scratch *s;
 	struct event *e;
-	__u64 digest[DIGEST_SIZE / 8];
-	__u32 algorithm = 0;
 	bool has = false;
 
+	*algorithm = 0;
 	if (!bpf_get_fsverity_digest || !(file->f_inode->i_flags & S_VERITY))
 		return false;
-	e = scratch_get();
-	if (!e)
+	s = scratch_get();
+	if (!s)
 		return false;
+	e = &s->event;
 	/* struct fsverity_digest: u16 algorithm, u16 size, digest */
-	__builtin_memset(e->digest, 0, sizeof(e->digest));
 	if (bpf_dynptr_from_mem(e->path, 4 + sizeof(e->digest), 0, &ptr) ||
 	    bpf_get_fsverity_digest(file, &ptr) < 0)
 		goto out;
 	head = (void *)e->path;
 	if (head->algorithm == 1)
-		algorithm = HASH_ALGO_SHA256;
+		*algorithm = HASH_ALGO_SHA256;
 	else if (head->algorithm == 2)
-		algorithm = HASH_ALGO_SHA512;
-	__builtin_memcpy(digest, e->path + 4, sizeof(digest));
-	has = algorithm && image_has(image, h, KIND_VERITY, algorithm, digest);
+		*algorithm = HASH_ALGO_SHA512;
+	__builtin_memcpy(digest, e->path + 4, DIGEST_SIZE);
+	has = *algorithm && image_has(image, h, KIND_VERITY, *algorithm, digest);
 out:
-	scratch_put();
+	scratch_put(s);
 	return has;
 }
 
@@ -242,15 +250,19 @@ static __always_inline enum verdict report(void *image, const struct header *h, 
 					   const __u64 *digest, __u32 algorithm, bool passed)
 {
 	struct inode *inode = file ? file->f_inode : NULL;
-	struct event *e = scratch_get();
+	struct scratch *s = scratch_get();
+	struct event *e = NULL;
 	enum verdict verdict;
 	long n;
 
-	if (e) {
+	if (s) {
+		e = &s->event;
 		e->reason = reason;
 		e->algorithm = algorithm;
 		if (digest)
 			__builtin_memcpy(e->digest, digest, sizeof(e->digest));
+		else
+			__builtin_memset(e->digest, 0, sizeof(e->digest));
 		e->dev = inode ? inode->i_sb->s_dev : 0;
 		e->length = 0;
 		if (file) {
@@ -268,33 +280,112 @@ static __always_inline enum verdict report(void *image, const struct header *h, 
 	else
 		verdict = verdict_of_unknown(image, h, hook, inode, hook == HOOK_MPROTECT ? NULL : e);
 	count(hook, verdict);
-	if (e) {
-		event_send(e, hook, verdict);
-		scratch_put();
-	}
+	event_send(e, hook, verdict);
+	if (s)
+		scratch_put(s);
 	return verdict;
 }
 
-/* Does the cached verdict still hold? */
-static __always_inline bool fresh(const struct state *s, const struct header *h, struct inode *inode)
+/* Is the file in the set, by the digest that is kept of it? */
+static __always_inline bool kept_is_in(void *image, const struct header *h, struct state *s, struct inode *inode)
 {
-	return s->known == h->generation && s->size == inode->i_size &&
-	       s->ctime == change_time(inode) && !written(inode);
+	__u64 hashed = load_first(&s->hashed);
+	__u64 digest[DIGEST_SIZE / 8];
+
+	if (hashed != s->writers + 1 || s->size != inode->i_size || s->ctime != change_time(inode))
+		return false;
+	__builtin_memcpy(digest, s->digest, sizeof(digest));
+	/* If another has come meanwhile, this may be half of each. */
+	return image_has(image, h, s->kind, s->algorithm, digest) && load_first(&s->hashed) == hashed;
+}
+
+/*
+ * Keeps the digest of what was hashed, unless somebody has written since. Whoever
+ * comes second keeps nothing, so that it is not half of each.
+ */
+static __always_inline void keep(struct state *s, enum kind kind, __u32 algorithm, const __u64 *digest,
+				 __u64 size, __u64 ctime, __u64 writers)
+{
+	if (__sync_lock_test_and_set(&s->keeping, 1))
+		return;
+	if (load_first(&s->writers) == writers) {
+		store_first(&s->hashed, 0);
+		__builtin_memcpy(s->digest, digest, sizeof(s->digest));
+		s->kind = kind;
+		s->algorithm = algorithm;
+		s->size = size;
+		s->ctime = ctime;
+		store_first(&s->hashed, writers + 1);
+	}
+	store_first(&s->keeping, 0);
+}
+
+/*
+ * Hashes the file and looks it up. quiet says that it had no writers when it had
+ * been opened for writing as often as writers says.
+ */
+static __always_inline enum reason look_up(void *image, const struct header *h, struct file *file, struct state *s,
+					   bool quiet, __u64 writers, __u64 *digest, __u32 *algorithm)
+{
+	struct inode *inode = file->f_inode;
+	__u64 ctime = change_time(inode);
+	__u64 size = inode->i_size;
+	enum kind kind = KIND_VERITY;
+	long hashed;
+
+	if (inode->i_sb->s_iflags & SB_I_IMA_UNVERIFIABLE_SIGNATURE)
+		return REASON_UNVERIFIABLE;
+	if (!verity_has(image, h, file, digest, algorithm)) {
+		kind = KIND_CONTENT;
+		__builtin_memset(digest, 0, 64);
+		hashed = bpf_ima_file_hash(file, digest, 64);
+		*algorithm = hashed < 0 ? 0 : hashed;
+		if (hashed < 0)
+			return REASON_UNHASHED;
+		if (!image_has(image, h, kind, *algorithm, digest))
+			return REASON_UNLISTED;
+	}
+	/* Who wrote while it was hashed may have closed it. */
+	if (!quiet || s->unseen || is_open_memory(inode))
+		return REASON_WRITERS;
+	if (is_local(inode->i_sb->s_magic))
+		keep(s, kind, *algorithm, digest, size, ctime, writers);
+	return REASON_NONE;
+}
+
+/*
+ * Has nobody begun to write since? Then what is mapped is approved, and whoever
+ * begins from here on sees that.
+ */
+static __always_inline bool settle(const struct header *h, enum hook hook, struct inode *inode, struct state *s,
+				   __u64 writers)
+{
+	bool settled;
+
+	if (hook == HOOK_MMAP)
+		__sync_fetch_and_add(&s->deciding, 1);
+	settled = load_first(&s->writers) == writers && !written(inode);
+	if (hook == HOOK_MMAP) {
+		if (settled)
+			store_first(&s->approved, h->generation);
+		__sync_fetch_and_add(&s->deciding, -1);
+	}
+	return settled;
 }
 
 /* Is the file in the set? */
 static __always_inline int judge(enum hook hook, struct file *file)
 {
 	struct inode *inode = file->f_inode;
-	__u64 magic = inode->i_sb->s_magic;
-	enum reason reason = REASON_NONE;
+	enum reason reason = REASON_MEMORY;
 	__u64 digest[8] = {};
 	enum verdict verdict;
+	__u32 algorithm = 0;
 	struct header *h;
 	struct state *s;
-	__u32 writers;
+	__u64 writers;
 	void *image;
-	long algorithm = -1;
+	bool quiet;
 
 	image = image_current();
 	if (!image)
@@ -303,50 +394,32 @@ static __always_inline int judge(enum hook hook, struct file *file)
 	if (!h)
 		return -EPERM;
 	s = state_make(inode);
-	if (!s) {
-		reason = REASON_MEMORY;
+	if (!s)
 		goto unknown;
-	}
 	if (hook == HOOK_MMAP)
 		store_first(&s->judged, bpf_ktime_get_boot_ns());
-	if (fresh(s, h, inode))
-		goto known;
-
-	writers = *(volatile __u32 *)&s->writers;
-	if (inode->i_sb->s_iflags & SB_I_IMA_UNVERIFIABLE_SIGNATURE) {
-		reason = REASON_UNVERIFIABLE;
-	} else if (!verity_has(image, h, file)) {
-		algorithm = bpf_ima_file_hash(file, digest, sizeof(digest));
-		if (algorithm < 0)
-			reason = REASON_UNHASHED;
-		else if (!image_has(image, h, KIND_CONTENT, algorithm, digest))
-			reason = REASON_UNLISTED;
+	writers = load_first(&s->writers);
+	quiet = !written(inode);
+	if (!quiet || !kept_is_in(image, h, s, inode)) {
+		reason = look_up(image, h, file, s, quiet, writers, digest, &algorithm);
+		if (reason != REASON_NONE)
+			goto unknown;
+		if (hook == HOOK_MMAP)
+			store_first(&s->judged, bpf_ktime_get_boot_ns());
 	}
-	if (reason == REASON_NONE) {
-		s->size = inode->i_size;
-		s->ctime = change_time(inode);
-		store_first(&s->judged, hook == HOOK_MMAP ? bpf_ktime_get_boot_ns() : s->judged);
-		store_first(&s->known, is_local(magic) ? h->generation : 0);
-		if (s->unseen || is_open_memory(inode) || written(inode) || *(volatile __u32 *)&s->writers != writers) {
-			s->known = 0;
-			reason = REASON_WRITERS;
-		}
+	if (settle(h, hook, inode, s, writers)) {
+		count(hook, VERDICT_KNOWN);
+		return 0;
 	}
-	if (reason == REASON_NONE)
-		goto known;
+	reason = REASON_WRITERS;
 unknown:
-	verdict = report(image, h, hook, file, reason, digest, algorithm < 0 ? 0 : algorithm, false);
+	verdict = report(image, h, hook, file, reason, digest, algorithm, false);
 	if (verdict == VERDICT_DENIED) {
 		barrier();
 		return -EPERM;
 	}
 	if (verdict == VERDICT_SCOPED && hook == HOOK_MMAP && s)
 		s->passed = h->generation;
-	return 0;
-known:
-	if (hook == HOOK_MMAP)
-		s->approved = h->generation;
-	count(hook, VERDICT_KNOWN);
 	return 0;
 }
 
@@ -448,7 +521,8 @@ int BPF_PROG(diglim_mprotect, struct vm_area_struct *vma, unsigned long reqprot,
 	s = state_of(inode);
 	if (!s || (s->approved != h->generation && s->passed != h->generation))
 		s = state_of(above);
-	if (s && s->approved == h->generation && !s->unseen && !written(inode) && !written(above)) {
+	if (s && s->approved && !s->unseen && !written(inode) && !written(above) &&
+	    (s->approved == h->generation || kept_is_in(image, h, s, inode))) {
 		count(HOOK_MPROTECT, VERDICT_KNOWN);
 		return 0;
 	}
@@ -476,9 +550,10 @@ static __always_inline int write_begins(struct inode *inode, struct file *file)
 	if (!s)
 		return 0;
 	__sync_fetch_and_add(&s->writers, 1);
-	store_first(&s->known, 0);
+	store_first(&s->hashed, 0);
 	s->passed = 0;
-	if (!s->approved)
+	/* In this order: who decides leaves it approved. */
+	if (!load_first(&s->deciding) && !s->approved)
 		return 0;
 	/* On overlayfs the mapping belongs to the file below, and is not seen here. */
 	if (!inode->i_mapping->i_mmap.rb_root.rb_node && inode->i_sb->s_magic != OVERLAYFS_MAGIC &&

@@ -20,8 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//go:generate go tool bpf2go -go-package gate -target bpfel -tags "!nobpf" -no-global-types -output-stem gate -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror -mcpu=v3" gate gate.bpf.c
-
 const (
 	bpffs = "/sys/fs/bpf"
 	// While the gate is made or taken away its directory has the process id in
@@ -79,7 +77,7 @@ func Start(image *set.Image) (*Gate, error) {
 // attach loads and attaches the programs, and pins everything in a new
 // directory. There is no set yet, so the programs decide nothing.
 func attach(dir string) (_ *Gate, err error) {
-	spec, err := loadGate()
+	spec, err := readObject(gateObject)
 	if err != nil {
 		return nil, err
 	}

@@ -22,8 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//go:generate go tool bpf2go -go-package gate -target bpfel -tags "!nobpf" -no-global-types -output-stem lock -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Werror -mcpu=v3" lock lock.bpf.c
-
 // hidden is where bpffs is mounted a second time, in the initramfs. After
 // switch_root no path leads there.
 const hidden = "/.diglim"
@@ -157,7 +155,7 @@ func unhide() error {
 // lockWith loads the programs of the lock, attaches and pins them, and arms them
 // as its last act.
 func lockWith(g *Gate, places map[string]place) error {
-	spec, err := loadLock()
+	spec, err := readObject(lockObject)
 	if err != nil {
 		return err
 	}
@@ -174,7 +172,7 @@ func lockWith(g *Gate, places map[string]place) error {
 		}
 	}
 	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		MapReplacements: map[string]*ebpf.Map{lockMapSets: g.sets},
+		MapReplacements: map[string]*ebpf.Map{"sets": g.sets},
 	})
 	if err != nil {
 		return err
@@ -190,7 +188,7 @@ func lockWith(g *Gate, places map[string]place) error {
 			return err
 		}
 	}
-	if err := ours.write(c.Maps[lockMapOurs]); err != nil {
+	if err := ours.write(c.Maps["ours"]); err != nil {
 		return err
 	}
 	for name, program := range c.Programs {
@@ -208,7 +206,7 @@ func lockWith(g *Gate, places map[string]place) error {
 	if err := checkFtrace(); err != nil {
 		return err
 	}
-	armed := c.Maps[lockMapArmed]
+	armed := c.Maps["armed"]
 	if err := armed.Put(uint32(0), uint32(1)); err != nil {
 		return err
 	}
@@ -423,7 +421,7 @@ func (o *objects) noOtherHolders() error {
 func Locked() (bool, error) {
 	locked := false
 	err := eachProgram(func(_ ebpf.ProgramID, program *ebpf.Program) error {
-		m, err := mapOf(program, lockProgLockBpf, lockMapArmed)
+		m, err := mapOf(program, "lock_bpf", "armed")
 		if m == nil || err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@
 //	guestgate replace                     sets of several sizes replace each other under load
 //	guestgate kill                        processes die in the middle of Start, Replace and Stop
 //	guestgate cost PROGRAM                what running a known program takes
+//	guestgate renew                       replace the set by the same, as the next generation
 //	guestgate churn start|replace DIGEST...  what they do until then
 package main
 
@@ -68,6 +69,8 @@ func run(r *report, command string, args []string) error {
 		return kill(r)
 	case "cost":
 		return cost(r, args[0])
+	case "renew":
+		return renew()
 	case "churn":
 		return churn(args[0], args[1:])
 	}
@@ -184,6 +187,28 @@ func next(g *gate.Gate, change func(*set.Header), contents ...[]byte) error {
 		change(&h)
 	}
 	image, err := b.Build(h)
+	if err != nil {
+		return err
+	}
+	return g.Replace(image)
+}
+
+// renew replaces the set by one of the same digests.
+func renew() error {
+	g, err := gate.Open()
+	if err != nil {
+		return err
+	}
+	return errors.Join(next(g, nil), g.Close())
+}
+
+// back puts an earlier set in force again.
+func back(g *gate.Gate, to *set.Image) error {
+	now, err := g.Image()
+	if err != nil {
+		return err
+	}
+	image, err := generation(to, now.Header().Generation+1)
 	if err != nil {
 		return err
 	}
