@@ -73,11 +73,13 @@ func (p *prediction) configure(img *image) error {
 	for line := range strings.Lines(string(img.contents[measured.BootConf])) {
 		n++
 		line, _, _ = strings.Cut(line, "#")
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		value = strings.TrimSpace(value)
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
 		var err error
-		switch name {
-		case "", "onfail":
+		switch name, value := fields[0], strings.Join(fields[1:], " "); name {
+		case "onfail":
 		case "measure-pcr":
 			measures = true
 			err = p.cmd.Flags().Set("pcr", value)
