@@ -171,6 +171,7 @@ type systemBoot struct {
 
 const (
 	dracut         = "dracut"
+	dracutSystemd  = "dracut with systemd"
 	initramfsTools = "initramfs-tools"
 )
 
@@ -185,6 +186,9 @@ const (
 var systemBoots = []systemBoot{
 	{name: "dracut", tool: dracut, conf: "mode enforce\nscope all\nlock\nmeasure-pcr 12\n",
 		want: []string{up, `mode  enforce     scope  all     locked  yes`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK measured 10, by the administrator 1`, enforced, `CHECK \{.*"denied".*"/usr/bin/unknown"`},
+		not:  `diglim-upload: |unknown ran`},
+	{name: "dracut with systemd", tool: dracutSystemd, conf: "mode enforce\nscope all\nlock\nmeasure-pcr 12\n", cmdline: "rd.systemd.show_status=0",
+		want: []string{up, `mode  enforce     scope  all     locked  yes`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK measured 10, by the administrator 1`, enforced},
 		not:  `diglim-upload: |unknown ran`},
 	{name: "initramfs-tools", tool: initramfsTools, conf: "mode enforce\nscope all\nmeasure-pcr 12\n",
 		want: []string{up, `mode  enforce     scope  all     locked  no`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK measured 9, by the administrator 1`, enforced},
@@ -205,8 +209,8 @@ var systemBoots = []systemBoot{
 		want: []string{`bpf     BPF LSM is not active, only lockdown`, `hint: add bpf to lsm=`, `diglim-upload: powering off \(onfail poweroff\)`}, not: `CHECK|[Pp]anic`},
 }
 
-// TestInitramfs boots a small system with systemd from a disk, by an initramfs
-// that dracut made and one of initramfs-tools, in mode enforce from the first
+// TestInitramfs boots a small system with systemd from a disk, by initramfs images
+// that dracut made, without systemd and with it, and one of initramfs-tools, in mode enforce from the first
 // act on, and with all that can go wrong.
 func TestInitramfs(t *testing.T) {
 	vm.Require(t)
@@ -220,8 +224,13 @@ func TestInitramfs(t *testing.T) {
 		if err := vm.WriteModules(ctx, k, over); err != nil {
 			t.Fatal(err)
 		}
-		images := map[string]string{dracut: filepath.Join(dir, dracut), initramfsTools: filepath.Join(dir, initramfsTools)}
-		if err := errors.Join(vm.Dracut(ctx, k, over, images[dracut]), vm.InitramfsTools(ctx, k, over, images[initramfsTools])); err != nil {
+		images := map[string]string{}
+		for _, tool := range []string{dracut, dracutSystemd, initramfsTools} {
+			images[tool] = filepath.Join(dir, strings.ReplaceAll(tool, " ", "-"))
+		}
+		if err := errors.Join(vm.Dracut(ctx, k, over, images[dracut]),
+			vm.Dracut(ctx, k, over, images[dracutSystemd], "systemd", "systemd-initrd", "dracut-systemd"),
+			vm.InitramfsTools(ctx, k, over, images[initramfsTools])); err != nil {
 			t.Fatal(err)
 		}
 		for _, boot := range systemBoots {
