@@ -122,7 +122,7 @@ func (s *summary) writeText(w io.Writer, output string) error {
 		n    int
 		text string
 	}{
-		{s.Unsigned, "UNSIGNED, taken because of --allow-unsigned"},
+		{s.Unsigned, "UNSIGNED: nobody vouches for them but you"},
 		{s.Weak, "of them on WEAK signatures, taken because of --allow-weak"},
 		{s.Empty, "have nothing to list, and so no list"},
 		{s.Cached, "of them proved in an earlier run, by the cache"},

@@ -240,7 +240,7 @@ func (s gateSystem) prove(a *application, ring *trust.Ring, old *set.Image, head
 	}
 	var b set.Builder
 	p := &prover{ring: ring, unsigned: !s.locked, root: a.gate.root, measured: measuredWith(s.cmdline, string(crypto))}
-	if a.verb != replace && old != nil {
+	if a.verb == add && old != nil {
 		b.AddImage(old)
 		p.old = old
 		header.Lists = old.Header().Lists
@@ -254,7 +254,7 @@ func (s gateSystem) prove(a *application, ring *trust.Ring, old *set.Image, head
 		return nil, nil, refused(errors.New("no list is left, and nothing was changed"))
 	case a.verb == replace && a.failed > 0:
 		return nil, nil, refused(errors.New("a list failed, and nothing was replaced"))
-	case a.verb == addAll && a.failed > 0:
+	case a.verb == boots && a.failed > 0:
 		return nil, nil, refused(errors.New("a list failed, and nothing was added"))
 	}
 	if a.verb == replace && !p.parsers && old != nil {

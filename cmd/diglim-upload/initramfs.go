@@ -43,6 +43,9 @@ func writeInitramfsList(root, cmdline string) error {
 	return nil
 }
 
+// self is the file of this program.
+const self = "/proc/self/exe"
+
 // listInitramfs makes a compact list of all files below root, and on the same
 // file system, that can become code. They are hashed as they are now: what made
 // the image may have stripped or generated any of them. This program is a
@@ -52,7 +55,12 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 	if err := unix.Lstat(root, &top); err != nil {
 		return nil, &fs.PathError{Op: "lstat", Path: root, Err: err}
 	}
+	var program unix.Stat_t
+	if err := unix.Stat(self, &program); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: self, Err: err}
+	}
 	var digests []digest.Digest
+	var parser digest.Digest
 	seen := map[uint64]bool{} // by inode: busybox has hundreds of names
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -79,6 +87,9 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 		if ok {
 			digests = append(digests, x)
 			seen[st.Ino] = true
+			if st.Dev == program.Dev && st.Ino == program.Ino {
+				parser = x
+			}
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // gone meanwhile
@@ -88,11 +99,12 @@ func listInitramfs(root string, alg digest.Algorithm) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	self, _, err := hashCode("/proc/self/exe", true, alg)
-	if err != nil {
-		return nil, err
+	if parser.IsZero() { // it runs from elsewhere
+		if parser, _, err = hashCode(self, true, alg); err != nil {
+			return nil, err
+		}
 	}
-	return measured.AppendInitramfsList(nil, self, digests)
+	return measured.AppendInitramfsList(nil, parser, digests)
 }
 
 // hashCode hashes a file if it is code, or begins as an ELF file does.

@@ -58,6 +58,9 @@ With --extend a file that is in no list changes the PCR, once.`,
 			default:
 				return fmt.Errorf("--since %q is not known: now and boot are", *since)
 			}
+			if _, err := g.Enter(); err != nil {
+				return refused(err)
+			}
 			unlock, err := lockFile(watchLock)
 			if err != nil {
 				return err

@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// Dracut makes an initramfs for k with dracut(8), with its module diglim and
-// drivers for a virtual disk.
+// Dracut makes an initramfs for k with dracut(8), with its module diglim, others
+// of its modules, and drivers for a virtual disk.
 //
 // Nothing is installed: what lies in usr and etc below over is laid over this
 // machine's /usr and /etc, in a mount namespace of its own. WriteModules puts
 // the drivers there.
-func Dracut(ctx context.Context, k Kernel, over, image string) error {
+func Dracut(ctx context.Context, k Kernel, over, image string, modules ...string) error {
 	return makeInitramfs(ctx, k, over, "dracut", "--quiet", "--force", "--no-hostonly", "--no-hostonly-cmdline",
 		"--compress", "gzip -1", "--tmpdir", filepath.Dir(image),
-		"--modules", "diglim base rootfs-block udev-rules", "--drivers", "virtio_pci virtio_blk", image, k.Release)
+		"--modules", strings.Join(append(modules, "diglim", "base", "rootfs-block", "udev-rules"), " "), "--drivers", "virtio_pci virtio_blk", image, k.Release)
 }
 
 // InitramfsTools makes an initramfs for k with mkinitramfs(8), as Dracut does.
