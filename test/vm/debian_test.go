@@ -188,7 +188,7 @@ var debianSessions = [][]debianStep{{
 	{"stray", "dpkg -i /mnt/stray.deb", 2, `no list of /mnt/stray.deb: refused: .* no signature`},
 	{"stray by apt", "apt-get -qy install /mnt/stray.deb", 100, `no list of /mnt/stray.deb: refused: .* no signature`},
 	{"not unpacked", "ls /usr/bin/stray", 2, ``},
-	{"vouch", "diglim-gen deb --allow-unsigned --output /etc/digest_lists /mnt/stray.deb && diglim-gen sign --key /etc/diglim/owner.key --cert /etc/diglim/keys/owner.pem /etc/digest_lists/0-file_list-compact-stray_1_amd64 && diglim-upload add /etc/digest_lists", 0, ``},
+	{"vouch", "/usr/libexec/diglim/dpkg-lists vouch /mnt/stray.deb", 0, ``},
 	{"vouched for", "cd /mnt && dpkg -i stray.deb", 0, `(?m)^stray 1$`},
 
 	{"dpkg", "dpkg -i /mnt/probe_1_amd64.deb", 0, `(?m)^probe 1$`},
@@ -357,7 +357,9 @@ func newDebianSystem(t *testing.T) debianSystem {
 	s := debianSystem{filepath.Join(dir, "root"), filepath.Join(dir, "disk"), filepath.Join(dir, "second")}
 	must(os.Mkdir(s.root, 0o755))
 	must(d.Copy(ctx, s.root))
-	makeInstall(t, "install-apt", s.root)
+	own := filepath.Join(dir, "own")
+	makeInstall(t, "install-apt", own)
+	command(t, "cp", "-a", own+"/.", s.root)
 
 	repo := newDebianRepository(t, ctx, d)
 	_, key, cert := certificate(t, t.TempDir())
@@ -380,7 +382,7 @@ func newDebianSystem(t *testing.T) debianSystem {
 	must(err)
 	t.Log(command(t, gen, append([]string{"deb", "--keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", "--apt-lists", d.Apt, "--output", lists}, debs...)...))
 	command(t, gen, "files", "--type", "parser", "--label", "diglim-upload", "--output", lists, upload)
-	command(t, gen, "files", "--label", "diglim", "--output", lists, gen, upload, filepath.Join(s.root, "usr/libexec/diglim/dpkg-lists"))
+	command(t, gen, "files", "--label", "diglim", "--output", lists, own)
 	made, err := filepath.Glob(filepath.Join(lists, "0-*"))
 	must(err)
 	command(t, gen, append([]string{"sign", "--key", key, "--cert", cert}, made...)...)
