@@ -90,7 +90,7 @@ func Cut(disk, log string, mark []byte, rng *rand.Rand) (string, error) {
 
 // readLog returns the writes, and the index of the first that holds the mark, -1
 // if none does.
-func readLog(l io.ReaderAt, mark []byte) (writes []logged, begin int, err error) {
+func readLog(l *os.File, mark []byte) (writes []logged, begin int, err error) {
 	var super struct {
 		Magic, Version, Entries uint64
 		SectorSize              uint32
@@ -127,6 +127,9 @@ func readLog(l io.ReaderAt, mark []byte) (writes []logged, begin int, err error)
 		}
 		writes = append(writes, w)
 		at += w.n
+	}
+	if info, err := l.Stat(); err != nil || info.Size() < at {
+		return nil, 0, errors.Join(err, io.ErrUnexpectedEOF)
 	}
 	return writes, begin, nil
 }
