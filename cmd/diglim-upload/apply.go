@@ -25,11 +25,11 @@ const (
 	add     verb = "add"
 	del     verb = "del"
 	replace verb = "replace"
-	addAll  verb = "boot" // add all or, if one fails, none
+	boots   verb = "boot" // as replace, at boot
 )
 
 func (v verb) past() string {
-	return map[verb]string{add: "added", del: "deleted", replace: "replaced", addAll: "added"}[v]
+	return map[verb]string{add: "added", del: "deleted", replace: "replaced", boots: "added"}[v]
 }
 
 // An application is lists, and what is to be done with them.

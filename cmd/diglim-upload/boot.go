@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"diglim/digestlist"
 	"diglim/internal/cli"
 	"diglim/internal/kernel"
 	"diglim/internal/kernel/gate"
@@ -131,7 +132,10 @@ func (b *boot) run(stderr io.Writer) error {
 		b.say(critical, stderr, "powering off (onfail poweroff)")
 		return b.powerOff()
 	case onfailEmergency:
-		b.say(critical, stderr, "asking for a shell (onfail emergency); diglim.mode=log and diglim=off on the kernel command line are ways back")
+		b.say(critical, stderr, "asking for a shell (onfail emergency); diglim.onfail=continue and diglim=off on the kernel command line are ways back")
+		if kernelWants(string(cmdline), "diglim.onfail") == "" {
+			b.say(critical, stderr, "when the shell ends it is tried again; echo onfail continue >>%s, and it goes on in mode log", b.conf)
+		}
 		return cli.Exit(exitEmergency)
 	}
 	b.say(critical, stderr, "going on %s (onfail continue)", b.relax(string(cmdline)))
@@ -141,7 +145,7 @@ func (b *boot) run(stderr io.Writer) error {
 // try does what is to be done, or nothing. It returns what is to become of the
 // boot if there is an error.
 func (b *boot) try(cmdline string, stderr, stdout io.Writer) (onfail string, err error) {
-	apply := applyCommand(b.gate, addAll)
+	apply := applyCommand(b.gate, boots)
 	onfail, err = b.configure(apply.Flags, cmdline)
 	if err != nil {
 		return onfail, err
@@ -245,23 +249,19 @@ func setFlags(f *flag.FlagSet, text string) (onfail string, err error) {
 	return onfail, nil
 }
 
-// lists are the lists to add. Those of the initramfs are in the set by the time
-// there is another root, which may have none of its own.
+// lists are the lists that the set is to be made of. Those that the initramfs
+// carries were copied there when it was made, and count until there is another
+// root that has lists: what an update has taken out since must not come back.
 func (b *boot) lists() []string {
 	own := filepath.Join(b.initramfs, measured.ListDir)
 	if b.root == "" {
 		return []string{own}
 	}
-	paths := []string{filepath.Join(own, measured.InitramfsList)}
-	if dir := filepath.Join(b.root, measured.ListDir); !gone(dir) {
-		paths = append(paths, dir)
+	dir := filepath.Join(b.root, measured.ListDir)
+	if names, err := digestlist.ReadDir(dir); len(names) == 0 && (err == nil || errors.Is(err, fs.ErrNotExist)) {
+		return []string{own}
 	}
-	return paths
-}
-
-func gone(path string) bool {
-	_, err := os.Stat(path)
-	return errors.Is(err, fs.ErrNotExist)
+	return []string{filepath.Join(own, measured.InitramfsList), dir}
 }
 
 // Priorities of kernel messages (syslog(2)). A console that is "quiet" shows
@@ -353,7 +353,7 @@ func asInit() {
 	}
 	next, args := "/init", os.Args[1:]
 	if run([]string{"boot"}, os.Stdout, os.Stderr) == exitEmergency {
-		// Whoever is done with the shell can "exec /init".
+		fmt.Fprintln(os.Stderr, "diglim-upload: exec /init goes on")
 		next, args = "/bin/sh", nil
 	}
 	// The next one mounts these itself. What the gate is pinned in cannot be

@@ -196,7 +196,7 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		}
 	}
 	p := prover{ring: ring, unsigned: !s.locked, root: a.gate.root, measured: measuredWith(s.cmdline, string(crypto))}
-	if a.verb != replace && old != nil {
+	if a.verb == add && old != nil {
 		b.AddImage(old)
 		p.old = old
 		header.Lists = old.Header().Lists
@@ -210,7 +210,7 @@ func (s gateSystem) apply(a *application) (o outcome, err error) {
 		return o, refused(errors.New("no list is left, and nothing was changed"))
 	case a.verb == replace && a.failed > 0:
 		return o, refused(errors.New("a list failed, and nothing was replaced"))
-	case a.verb == addAll && a.failed > 0:
+	case a.verb == boots && a.failed > 0:
 		return o, refused(errors.New("a list failed, and nothing was added"))
 	}
 	if a.verb == replace && !p.parsers && old != nil {

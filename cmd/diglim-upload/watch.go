@@ -57,6 +57,9 @@ With --extend a file that is in no list changes the PCR, once.`,
 			if *since == "now" {
 				start = time.Now()
 			}
+			if _, err := g.Enter(); err != nil {
+				return refused(err)
+			}
 			unlock, err := lockFile(watchLock)
 			if err != nil {
 				return err

@@ -20,6 +20,7 @@ import (
 type bootTree struct {
 	over       string
 	full, half string
+	stale      string // a list that only the initramfs has, of a file that the system has no more
 }
 
 // checkScript is what runs last in a system that has come up. It says what there
@@ -40,9 +41,14 @@ case $status in
 *) busybox timeout 2 diglim-upload watch --since boot 2>&1 | say ;;
 esac
 unknown 2>&1 | say
+case $status in
+*"locked  yes"*) (diglim-upload watch --since boot & echo $! >/run/watch) | { read -r line; echo "$line" | say; busybox kill $(busybox cat /run/watch); } ;;
+esac
 busybox sync
 busybox poweroff -f
 `
+
+const unknownScript = "#!/usr/bin/busybox sh\necho unknown ran\n"
 
 const checkService = `[Unit]
 After=basic.target login.service systemd-tmpfiles-setup.service
@@ -86,7 +92,7 @@ func writeBootTree(t *testing.T) bootTree {
 			command(t, gen, "files", "--output", lists, "--label", label, filepath.Join(tree, d))
 			command(t, gen, "sign", "--key", key, "--cert", cert, filepath.Join(lists, "0-file_list-compact-"+label))
 		}
-		write(t, filepath.Join(tree, "usr/bin/unknown"), []byte("#!/usr/bin/busybox sh\necho unknown ran\n"), 0o755)
+		write(t, filepath.Join(tree, "usr/bin/unknown"), []byte(unknownScript), 0o755)
 		if err := vm.WriteDisk(ctx, path, tree, 64<<20); err != nil {
 			t.Fatal(err)
 		}
@@ -94,6 +100,10 @@ func writeBootTree(t *testing.T) bootTree {
 			t.Fatal(err)
 		}
 	}
+	unknown := filepath.Join(dir, "unknown")
+	write(t, unknown, []byte(unknownScript), 0o755)
+	command(t, gen, "files", "--output", dir, "--label", "stale", unknown)
+	b.stale = filepath.Join(dir, "0-file_list-compact-stale")
 	disk(b.full, "usr/bin", "usr/sbin", "usr/lib")
 	disk(b.half, "usr/bin", "usr/lib")
 	return b
@@ -180,10 +190,10 @@ const (
 
 var systemBoots = []systemBoot{
 	{name: "dracut", tool: dracut, conf: "mode enforce\nscope all\nlock\nmeasure-pcr 12\n",
-		want: []string{up, `mode  enforce     scope  all     locked  yes`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK measured 9, by the administrator 1`, enforced},
-		not:  `diglim-upload: |CHECK \{|unknown ran`},
+		want: []string{up, `mode  enforce     scope  all     locked  yes`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK measured 10, by the administrator 1`, enforced, `CHECK \{.*"denied".*"/usr/bin/unknown"`},
+		not:  `diglim-upload: |unknown ran`},
 	{name: "initramfs-tools", tool: initramfsTools, conf: "mode enforce\nscope all\nmeasure-pcr 12\n",
-		want: []string{up, `mode  enforce     scope  all     locked  no`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK measured 8, by the administrator 1`, enforced},
+		want: []string{up, `mode  enforce     scope  all     locked  no`, `in the initramfs`, `CHECK denied     0 since boot`, `CHECK measured 9, by the administrator 1`, enforced},
 		not:  `diglim-upload: |CHECK \{|unknown ran`},
 	{name: "off", tool: initramfsTools, half: true, cmdline: "diglim=off",
 		want: []string{up, `CHECK interface  bpf .*no gate`, `CHECK unknown ran`}, not: `diglim-upload: `},
@@ -193,7 +203,7 @@ var systemBoots = []systemBoot{
 	{name: "half and continue", tool: initramfsTools, half: true,
 		want: []string{halfKnown, `hint: `, `diglim-upload: going on in mode log \(onfail continue\)`, up, `mode  log `, `CHECK unknown ran`}},
 	{name: "half and emergency", tool: initramfsTools, half: true, cmdline: "diglim.onfail=emergency",
-		want: []string{halfKnown, `diglim-upload: asking for a shell \(onfail emergency\); diglim.mode=log and diglim=off .* are ways back`,
+		want: []string{halfKnown, `diglim-upload: asking for a shell \(onfail emergency\); diglim.onfail=continue and diglim=off .* are ways back`,
 			`diglim-upload could not put the digest lists of /root in force\s+Rebooting automatically due to panic= boot argument`}, not: `CHECK`},
 	{name: "bad conf and emergency", tool: dracut, conf: "onfail emergency\nmode enforc\n", cmdline: "rd.shell=0 rd.emergency=poweroff",
 		want: []string{`diglim-upload: error: mode "enforc" is not known`, `asking for a shell`, `diglim-upload could not put digest lists in force`}, not: `CHECK`},
@@ -225,7 +235,7 @@ func TestInitramfs(t *testing.T) {
 				dir := t.TempDir()
 				m := vm.Machine{Kernel: k, Initrd: filepath.Join(dir, "initrd"), Disk: filepath.Join(dir, "disk"), TPM: true,
 					Cmdline: "root=/dev/vda rootfstype=ext4 rw " + boot.cmdline}
-				var files []vm.File
+				files := []vm.File{{Name: "etc/digest_lists/0-file_list-compact-stale", Mode: 0o644, Path: b.stale}}
 				if boot.conf != "" {
 					files = append(files, vm.File{Name: "etc/diglim/boot.conf", Mode: 0o644, Data: []byte(boot.conf)})
 				}
