@@ -51,14 +51,13 @@ func Cut(disk, log string, mark []byte, rng *rand.Rand) (string, error) {
 	}
 	defer d.Close()
 
-	// Right behind a write: something is always not flushed.
-	end := begin
-	for _, i := range rng.Perm(len(writes) - begin) {
-		if !writes[begin+i].flush {
-			end = begin + i + 1
-			break
-		}
+	// A part of the way, for the next run has some writes more or less; and right
+	// behind a write, so that something is not flushed.
+	end := begin + int(rng.Float64()*float64(len(writes)-begin))
+	for end < len(writes)-1 && writes[end].flush {
+		end++
 	}
+	end++
 	flushed := end
 	for flushed > 0 && !writes[flushed-1].flush {
 		flushed--
