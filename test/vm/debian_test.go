@@ -203,7 +203,7 @@ var debianSessions = [][]debianStep{{
 	{"enforce", "diglim-upload status --interface bpf --json", 0, `"mode": "enforce"`},
 	{"half", "dpkg --audit", 0, ``},
 	{"run", "probe", 0, `^probe [23]$`},
-	{"finish", "dpkg --configure -a; apt-get -qyf install && apt-get -qy install probe=3 NEWER", 0, ``},
+	{"finish", "finish && apt-get -qy install probe=3 NEWER", 0, ``},
 	{"run new", "probe", 0, `^probe 3$`},
 	{"old", "diglim-upload query V2", 1, `not known`},
 	{"old shell", "diglim-upload query DASH", 1, `not known`},
@@ -222,6 +222,13 @@ func debianProfile() string {
 	var b strings.Builder
 	b.WriteString(`export DEBIAN_FRONTEND=noninteractive
 mount -o ro /dev/vdb /mnt
+# What dpkg says to do: what was cut off while it was unpacked must be once more.
+finish() {
+	dpkg --configure -a
+	mess=$(dpkg-query --show --showformat '${db:Status-Eflag} ${Package}\n' | sed -n 's/^reinstreq //p')
+	[ -z "$mess" ] || apt-get -qy install --reinstall $mess
+	apt-get -qyf install
+}
 denied() { diglim-upload status --interface bpf --json | sed -n 's/.*"denied": \([0-9]*\),$/\1/p' | head -n 1; }
 case $(cat /proc/cmdline) in
 `)
