@@ -39,6 +39,10 @@ type Machine struct {
 	// lock themselves down.
 	SecureBoot *TestKey
 
+	// WriteLog is a file for all that the machine writes to its disk, and when it
+	// has that flushed, for Cut; none if empty.
+	WriteLog string
+
 	Memory int // MiB; 0 is 512
 }
 
@@ -135,7 +139,7 @@ func boot(ctx context.Context, m Machine, console string) error {
 	args := append(append(firmware, start...),
 		"-accel", "tcg", "-cpu", "qemu64", "-smp", "1", "-m", strconv.Itoa(memory),
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:"+console,
-		"-drive", "if=none,id=disk,format=raw,cache=unsafe,file="+m.Disk,
+		"-blockdev", m.blockdev(),
 		"-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci",
 	)
 	if m.Second != "" {
@@ -168,6 +172,17 @@ func boot(ctx context.Context, m Machine, console string) error {
 		return fmt.Errorf("qemu: %w\n%s", err, tail(string(out), 20))
 	}
 	return nil
+}
+
+// blockdev is QEMU's name for the disk. The host need not flush what it writes.
+func (m Machine) blockdev() string {
+	disk := func(at, path string) string {
+		return "," + at + "driver=file," + at + "cache.no-flush=on," + at + "filename=" + path
+	}
+	if m.WriteLog == "" {
+		return "node-name=disk,driver=raw" + disk("file.", m.Disk)
+	}
+	return "node-name=disk,driver=blklogwrites" + disk("file.", m.Disk) + disk("log.", m.WriteLog)
 }
 
 // Cmdline is the kernel's command line, with the console before what is asked.

@@ -7,12 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 )
 
 // debianPackages are what a Debian system has here besides its minimal base.
-const debianPackages = "systemd-sysv,udev,login,kmod,apt"
+const debianPackages = "systemd-sysv,udev,login,kmod,apt,initramfs-tools,busybox,xz-utils,zstd"
 
 // A Debian is a system that debootstrap made, and what it was made of.
 type Debian struct {
@@ -95,21 +94,8 @@ func (d Debian) PackageFiles() ([]string, error) {
 	return debs, err
 }
 
-// WriteDisk writes an ext4 image of size bytes that holds the system, with the
-// files below each of the trees besides. It has a journal, for machines that
-// are cut off.
-func (d Debian) WriteDisk(ctx context.Context, path string, size int64, trees ...string) error {
-	tmp, err := os.MkdirTemp(filepath.Dir(path), "root-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	for _, tree := range append([]string{d.Root}, trees...) {
-		if _, err := run(ctx, "", "cp", "-a", "--reflink=auto", tree+"/.", tmp); err != nil {
-			return err
-		}
-	}
-	const block = 4096
-	_, err = run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-b", strconv.Itoa(block), "-d", tmp, path, strconv.FormatInt(size/block, 10))
+// Copy copies the system to a directory, which must be there.
+func (d Debian) Copy(ctx context.Context, dir string) error {
+	_, err := run(ctx, "", "cp", "-a", "--reflink=auto", d.Root+"/.", dir)
 	return err
 }

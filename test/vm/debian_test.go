@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"debug/elf"
+	"errors"
+	"flag"
 	"fmt"
+	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,10 +20,10 @@ import (
 	"diglim/internal/digest"
 	"diglim/internal/rpmtest"
 	"diglim/test/vm"
-	"diglim/test/vm/plan"
 
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+	"golang.org/x/sys/unix"
 )
 
 // writeTree writes files below dir. Those in a directory bin or libexec, and a
@@ -44,8 +49,8 @@ func writeTree(t *testing.T, dir string, files map[string]string) {
 }
 
 // A debianRepository is a repository with one suite, "test", in which the
-// package probe has two versions, signed by key. Beside it is a package, stray,
-// that is in no suite.
+// package probe has three versions and some packages of the system are newer,
+// signed by key. Beside it is a package, stray, that is in no suite.
 type debianRepository struct {
 	dir string
 	key *openpgp.Entity
@@ -57,47 +62,62 @@ func probe(name, version string) string {
 }
 
 // probePackage is a package whose scripts run its own program, as the scripts
-// of services do. Where /run/cut is there the machine is cut off when version 2
-// is about to be configured.
+// of services do. Where /run/kill is there dpkg is killed when version 2 is about
+// to be configured.
 func probePackage(name, version string) map[string]string {
 	script := func(verb, commands string) string {
 		return fmt.Sprintf("#!/bin/sh\n# %s of %s %s\nset -e\n%s", verb, name, version, commands)
 	}
-	cut := ""
+	kill := ""
 	if version == "2" {
-		cut = "[ ! -e /run/cut ] || echo b >/proc/sysrq-trigger\n"
+		kill = "[ ! -e /run/kill ] || kill -KILL $PPID\n"
 	}
 	return map[string]string{
 		"DEBIAN/control": fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: x <x@example.org>\nDescription: x\n", name, version),
-		"DEBIAN/preinst": script("preinst", ""), "DEBIAN/postinst": script("postinst", cut+name+"\n"),
+		"DEBIAN/preinst": script("preinst", ""), "DEBIAN/postinst": script("postinst", kill+name+"\n"),
 		"DEBIAN/prerm": script("prerm", name+"\n"), "DEBIAN/postrm": script("postrm", ""),
 		"usr/bin/" + name: probe(name, version), "usr/libexec/" + name: string(exitProgram()) + name + version,
 	}
 }
 
-func newDebianRepository(t *testing.T, ctx context.Context) debianRepository {
+// newerPackages are those of the system that the repository has in a newer version.
+// dash is the shell that runs all of dpkg's scripts, and those of the hooks.
+var newerPackages = flag.String("newer", "dash", "the packages of the Debian system that are upgraded beside probe")
+
+func newDebianRepository(t *testing.T, ctx context.Context, d vm.Debian) debianRepository {
 	t.Helper()
 	r := debianRepository{t.TempDir(), rpmtest.NewKey(t, "archive", nil)}
-	build := func(path string, files map[string]string) []byte {
+	var index strings.Builder
+	build := func(tree, name string) {
+		command(t, "dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", tree, filepath.Join(r.dir, name))
+	}
+	publish := func(tree, name string) {
+		build(tree, name)
+		deb := read(t, filepath.Join(r.dir, name))
+		fmt.Fprintf(&index, "%sFilename: %s\nSize: %d\nSHA256: %x\n\n", read(t, filepath.Join(tree, "DEBIAN/control")), name, len(deb), sha256.Sum256(deb))
+	}
+	probe := func(name, version string) string {
 		tree := t.TempDir()
-		writeTree(t, tree, files)
-		command(t, "dpkg-deb", "--root-owner-group", "--build", tree, path)
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
+		writeTree(t, tree, probePackage(name, version))
+		return tree
+	}
+	for _, version := range []string{"1", "2", "3"} {
+		publish(probe("probe", version), "probe_"+version+"_amd64.deb")
+	}
+	build(probe("stray", "1"), "stray.deb")
+	for _, name := range strings.Fields(*newerPackages) {
+		debs, err := filepath.Glob(filepath.Join(d.Debs, name+"_*.deb"))
+		if err != nil || len(debs) != 1 {
+			t.Fatalf("packages %s: %v %v", name, debs, err)
 		}
-		return b
+		tree := filepath.Join(t.TempDir(), name)
+		command(t, "dpkg-deb", "--raw-extract", debs[0], tree)
+		newer(t, tree)
+		publish(tree, name+".deb")
 	}
-	var index bytes.Buffer
-	for _, version := range []string{"1", "2"} {
-		files, name := probePackage("probe", version), "probe_"+version+"_amd64.deb"
-		deb := build(filepath.Join(r.dir, name), files)
-		fmt.Fprintf(&index, "%sFilename: %s\nSize: %d\nSHA256: %x\n\n", files["DEBIAN/control"], name, len(deb), sha256.Sum256(deb))
-	}
-	build(filepath.Join(r.dir, "stray.deb"), probePackage("stray", "1"))
 
 	release := fmt.Sprintf("Suite: test\nCodename: test\nDate: %s\nArchitectures: amd64\nComponents: main\nSHA256:\n %x %d main/binary-amd64/Packages",
-		time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 UTC"), sha256.Sum256(index.Bytes()), index.Len())
+		time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 UTC"), sha256.Sum256([]byte(index.String())), index.Len())
 	var signed bytes.Buffer
 	w, err := clearsign.Encode(&signed, r.key.PrivateKey, rpmtest.Config(time.Now(), nil))
 	if err == nil {
@@ -115,6 +135,32 @@ func newDebianRepository(t *testing.T, ctx context.Context) debianRepository {
 	return r
 }
 
+// newer makes an unpacked package its next version, of which all programs and
+// libraries are others that do the same.
+func newer(t *testing.T, tree string) {
+	t.Helper()
+	control := filepath.Join(tree, "DEBIAN/control")
+	write(t, control, regexp.MustCompile(`(?m)^Version: .*`).ReplaceAll(read(t, control), []byte("$0+newer")), 0o644)
+	err := filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		data := read(t, path)
+		if !bytes.HasPrefix(data, []byte(elf.ELFMAG)) {
+			return nil
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString("newer")
+		return errors.Join(err, f.Close())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A debianStep is a command of root's shell after the login.
 type debianStep struct {
 	name, command string
@@ -122,38 +168,49 @@ type debianStep struct {
 	output        string // regular expression
 }
 
-// The sessions of a guest, each from a boot to its end. V1 and V2 are the
-// digests of the versions of the package probe.
+// cutMark is written to the disk right before the upgrade.
+const cutMark = "the upgrade begins"
+
+// The sessions of a guest, each from a boot to its end. V1, V2 and V3 are the
+// digests of the versions of the package probe, DASH that of the system's first
+// shell.
 var debianSessions = [][]debianStep{{
 	{"booted", "systemctl is-system-running --wait", 0, `^running$`},
+	{"enforce", "diglim-upload status --interface bpf --json", 0, `"mode": "enforce"`},
 	{"update", "apt-get -q update", 0, `test/main amd64 Packages`},
 	{"install", "apt-get -qy install probe=1", 0, `(?m)^probe 1$`},
 	{"run", "probe", 0, `^probe 1$`},
 	{"known", "diglim-upload query V1", 0, ``},
-	{"remove", "dpkg --remove probe", 0, `(?m)^probe 1$`},
-	{"removed", "diglim-upload query V1", 1, `not known`},
-	{"purge", "dpkg --purge probe", 0, `Purging`},
 
 	// What no archive vouches for is refused, until the owner does.
 	{"stray", "dpkg -i /mnt/stray.deb", 2, `no list of /mnt/stray.deb: refused: .* no signature`},
 	{"stray by apt", "apt-get -qy install /mnt/stray.deb", 100, `no list of /mnt/stray.deb: refused: .* no signature`},
 	{"not unpacked", "ls /usr/bin/stray", 2, ``},
-	{"vouch", "diglim-gen deb --allow-unsigned --output /etc/digest_lists /mnt/stray.deb && diglim-gen sign --key /etc/diglim/owner.key --cert /etc/diglim/keys/owner.pem /etc/digest_lists/0-file_list-compact-stray_1_amd64 && diglim-upload add /etc/digest_lists", 0, ``},
+	{"vouch", "/usr/libexec/diglim/dpkg-lists vouch /mnt/stray.deb", 0, ``},
 	{"vouched for", "cd /mnt && dpkg -i stray.deb", 0, `(?m)^stray 1$`},
 
-	{"dpkg", "dpkg -i /mnt/probe_1_amd64.deb", 0, `(?m)^probe 1$`},
-	{"denied", "denied", 0, `^0$`},
-	{"cut", "touch /run/cut && apt-get -qy install probe=2", -1, `(?s)Setting up probe \(2\).*sysrq: Resetting`},
-}, {
-	{"booted", "systemctl is-system-running --wait", 0, `^running$`},
+	{"kill", "touch /run/kill && dpkg -i /mnt/probe_2_amd64.deb", 128 + int(unix.SIGKILL), `Setting up probe \(2\)`},
 	{"half", "dpkg-query --show --showformat '${Version} ${db:Status-Status}\n' probe", 0, `^2 half-configured$`},
 	{"both", "diglim-upload query V1 V2", 0, ``},
-	{"finish", "dpkg --configure -a", 0, `(?m)^probe 2$`},
-	{"run", "probe", 0, `^probe 2$`},
+	{"configure", "rm /run/kill && dpkg --configure -a", 0, `(?m)^probe 2$`},
 	{"old", "diglim-upload query V1", 1, `not known`},
-	{"new", "diglim-upload query V2", 0, ``},
-	{"purge", "apt-get -qy purge probe", 0, `(?m)^probe 2$`},
-	{"purged", "diglim-upload query V2", 1, `not known`},
+
+	{"upgrade", "echo " + cutMark + " >/root/mark && sync && apt-get -qy install probe=3 NEWER", 0, `(?m)^probe 3$`},
+	{"upgraded", "diglim-upload query V3", 0, ``},
+	{"denied", "denied", 0, `^0$`},
+}, {
+	{"booted", "systemctl is-system-running --wait", 0, `^running$`},
+	{"enforce", "diglim-upload status --interface bpf --json", 0, `"mode": "enforce"`},
+	{"half", "dpkg --audit", 0, ``},
+	{"run", "probe", 0, `^probe [23]$`},
+	{"finish", "finish && apt-get -qy install probe=3 NEWER", 0, ``},
+	{"run new", "probe", 0, `^probe 3$`},
+	{"old", "diglim-upload query V2", 1, `not known`},
+	{"old shell", "diglim-upload query DASH", 1, `not known`},
+	{"new", "diglim-upload query V3", 0, ``},
+	{"remove", "dpkg --remove probe", 0, `(?m)^probe 3$`},
+	{"removed", "diglim-upload query V3", 1, `not known`},
+	{"purge", "dpkg --purge probe", 0, `Purging`},
 	{"none denied", "denied", 0, `^0$`},
 	{"unknown", "cp /bin/true /usr/bin/unknown && echo >>/usr/bin/unknown && unknown", 126, `Operation not permitted`},
 	{"one denied", "denied", 0, `^[1-9]`},
@@ -165,6 +222,13 @@ func debianProfile() string {
 	var b strings.Builder
 	b.WriteString(`export DEBIAN_FRONTEND=noninteractive
 mount -o ro /dev/vdb /mnt
+# What dpkg says to do: what was cut off while it was unpacked must be once more.
+finish() {
+	dpkg --configure -a
+	mess=$(dpkg-query --show --showformat '${db:Status-Eflag} ${Package}\n' | sed -n 's/^reinstreq //p')
+	[ -z "$mess" ] || apt-get -qy install --reinstall $mess
+	apt-get -qyf install
+}
 denied() { diglim-upload status --interface bpf --json | sed -n 's/.*"denied": \([0-9]*\),$/\1/p' | head -n 1; }
 case $(cat /proc/cmdline) in
 `)
@@ -184,7 +248,7 @@ func checkSession(t *testing.T, steps []debianStep, console string) {
 	t.Helper()
 	console = strings.ReplaceAll(console, "\r", "")
 	if !strings.Contains(console, "login: root (automatic login)") {
-		t.Errorf("no login:\n%s", console)
+		t.Error("no login")
 	}
 	for _, s := range steps {
 		_, rest, begun := strings.Cut(console, "@begin "+s.name+"\n")
@@ -197,14 +261,46 @@ func checkSession(t *testing.T, steps []debianStep, console string) {
 			t.Errorf("%s: exit code %d, want %d, output to match %s\n%s", s.name, exit, s.exit, s.output, output)
 		}
 	}
+	if line := kernelTrouble.FindString(console); line != "" {
+		t.Errorf("the kernel complains: %s", line)
+	}
 	if t.Failed() {
 		t.Logf("console:\n%s", console)
 	}
 }
 
-// A Debian system boots to a login under a gate that enforces, by lists made of
-// its packages, and nothing of it is denied: not while packages are installed,
-// removed and upgraded, and not after an upgrade was cut off.
+// Power cuts are at random. More of them than a test has time for are made with
+//
+//	go test ./test/vm -run TestDebian -args -cuts 20
+var (
+	cuts    = flag.Int("cuts", 1, "how many power cuts each test of them makes on a kernel")
+	cutSeed = flag.Uint64("cut-seed", rand.Uint64(), "of the first power cut; the next has the next")
+)
+
+// eachCut cuts a machine off that has run to its end already, from a copy of its
+// disk at the start and the log of what it wrote since. Each test finds the disk
+// as the cut left it.
+func eachCut(t *testing.T, start, log string, test func(t *testing.T, ctx context.Context, disk string)) {
+	for seed := *cutSeed; seed < *cutSeed+uint64(*cuts); seed++ {
+		t.Run(fmt.Sprintf("cut %d", seed), func(t *testing.T) {
+			disk := filepath.Join(t.ArtifactDir(), "disk") // kept with -artifacts, to look at
+			command(t, "cp", "--sparse=always", start, disk)
+			said, err := vm.Cut(disk, log, []byte(cutMark+"\n"), rand.New(rand.NewPCG(seed, 0)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(said)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			defer cancel()
+			test(t, ctx, disk)
+		})
+	}
+}
+
+// A Debian system boots to a login under a gate that enforces, by the initramfs
+// that its own update-initramfs made and by lists made of its packages, and
+// nothing of it is denied: not while packages are installed, removed and
+// upgraded, and not after an upgrade was cut off.
 func TestDebian(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
@@ -213,116 +309,98 @@ func TestDebian(t *testing.T) {
 		t.Skip("debootstrap takes root")
 	}
 	vm.Require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-	defer cancel()
-	disk, second, early := writeDebian(t, ctx)
+	system := newDebianSystem(t)
 	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
-		p := plan.Plan{
-			Early: []plan.Command{
-				shellEarly("mount", "/busybox mkdir /sysroot && /busybox mount /dev/vda /sysroot"),
-				{Name: "upload", Argv: []string{"/diglim-upload", "add", "--interface", "bpf", "--mode", "enforce", "--scope", "all",
-					"--root", "/sysroot", "/etc/digest_lists", "/sysroot/etc/digest_lists"}},
-				shellEarly("umount", "/busybox umount /sysroot"),
-			},
-			Init: []string{"/sbin/init"},
-		}
 		dir := t.TempDir()
-		m := vm.Machine{Kernel: k, Initrd: filepath.Join(dir, "initrd"), Disk: filepath.Join(dir, "disk"), Second: second}
-		if err := vm.WriteInitrd(ctx, m.Initrd, k, p, early...); err != nil {
-			t.Fatal(err)
-		}
-		command(t, "cp", "--sparse=always", disk, m.Disk)
-		for i, steps := range debianSessions {
-			m.Cmdline = fmt.Sprintf("session=%d", i)
-			// The disk of a machine that was cut off may have no results to read.
-			r, err := vm.Boot(ctx, m)
-			if last := i == len(debianSessions)-1; last && err != nil {
-				t.Fatal(err)
+		m := vm.Machine{Kernel: k, Initrd: system.initrd(k), Second: system.second,
+			Disk: filepath.Join(dir, "disk"), WriteLog: filepath.Join(dir, "writes")}
+		boot := func(t *testing.T, ctx context.Context, m vm.Machine, session int) {
+			m.Cmdline = fmt.Sprintf("root=/dev/vda rootfstype=ext4 rw session=%d", session)
+			console, err := vm.Console(ctx, m)
+			if err != nil {
+				t.Error(err)
 			}
-			checkSession(t, steps, r.Console)
+			checkSession(t, debianSessions[session], console)
 		}
+		command(t, "cp", "--sparse=always", system.disk, m.Disk)
+		write(t, m.WriteLog, nil, 0o600)
+		boot(t, ctx, m, 0)
+		eachCut(t, system.disk, m.WriteLog, func(t *testing.T, ctx context.Context, disk string) {
+			m := m
+			m.Disk, m.WriteLog, m.Initrd = disk, "", filepath.Join(t.TempDir(), "initrd")
+			command(t, "e2fsck", "-y", "-E", "journal_only", disk)
+			command(t, "debugfs", "-R", "dump /boot/initrd.img-"+k.Release+" "+m.Initrd, disk)
+			boot(t, ctx, m, 1)
+		})
 	})
 }
 
-func shellEarly(name, script string) plan.Command {
-	return plan.Command{Name: name, Argv: []string{"/busybox", "sh", "-c", script}}
+// A debianSystem is a Debian system that has the hooks, and a second disk with
+// the repository.
+type debianSystem struct {
+	root, disk, second string
 }
 
-// writeDebian writes the disk of a Debian system that has the hooks, a second
-// disk with the repository, and what the initramfs needs.
-func writeDebian(t *testing.T, ctx context.Context) (disk, second string, early []vm.File) {
-	d, err := vm.Bootstrap(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	tree, lists := filepath.Join(dir, "tree"), filepath.Join(dir, "tree/etc/digest_lists")
-	repo := newDebianRepository(t, ctx)
-	_, key, cert := certificate(t, t.TempDir())
-	content := func(path string) string {
-		b, err := os.ReadFile(path)
+// initrd is what a boot loader takes.
+func (s debianSystem) initrd(k vm.Kernel) string {
+	return filepath.Join(s.root, "boot/initrd.img-"+k.Release)
+}
+
+func newDebianSystem(t *testing.T) debianSystem {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	must := func(err error) {
+		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
-		return string(b)
 	}
-	sha := func(s string) string { return digest.Sum(digest.SHA256, []byte(s)).String() }
-	profile := strings.NewReplacer("V1", sha(probe("probe", "1")), "V2", sha(probe("probe", "2"))).Replace(debianProfile())
-	writeTree(t, tree, map[string]string{
-		"usr/libexec/diglim/dpkg-lists":  content("../../dist/apt/dpkg-lists"),
-		"etc/apt/apt.conf.d/00diglim":    content("../../dist/apt/00diglim"),
-		"etc/dpkg/dpkg.cfg.d/diglim":     content("../../dist/apt/dpkg.cfg"),
-		"etc/diglim/owner.key":           content(key),
-		"etc/diglim/keys/owner.pem":      content(cert),
+	d, err := vm.Bootstrap(ctx)
+	must(err)
+	dir := t.TempDir()
+	s := debianSystem{filepath.Join(dir, "root"), filepath.Join(dir, "disk"), filepath.Join(dir, "second")}
+	must(os.Mkdir(s.root, 0o755))
+	must(d.Copy(ctx, s.root))
+	own := filepath.Join(dir, "own")
+	makeInstall(t, "install-apt", own)
+	command(t, "cp", "-a", own+"/.", s.root)
+
+	repo := newDebianRepository(t, ctx, d)
+	_, key, cert := certificate(t, t.TempDir())
+	sha := func(data []byte) string { return digest.Sum(digest.SHA256, data).String() }
+	profile := strings.NewReplacer("V1", sha([]byte(probe("probe", "1"))), "V2", sha([]byte(probe("probe", "2"))), "V3", sha([]byte(probe("probe", "3"))),
+		"NEWER", *newerPackages, "DASH", sha(read(t, filepath.Join(s.root, "usr/bin/dash")))).Replace(debianProfile())
+	writeTree(t, s.root, map[string]string{
+		"etc/diglim/owner.key":           string(read(t, key)),
+		"etc/diglim/keys/owner.pem":      string(read(t, cert)),
+		"etc/diglim/boot.conf":           "mode enforce\nscope all\n",
 		"etc/apt/sources.list":           "deb file:/mnt test main\n",
 		"etc/apt/trusted.gpg.d/test.gpg": string(rpmtest.Public(t, repo.key)),
 		"etc/hostname":                   "guest\n",
 		"root/.bash_profile":             profile,
-		"out/" + plan.Finished:           "",
-		"etc/digest_lists/.keep":         "",
 		"etc/systemd/system/serial-getty@ttyS0.service.d/autologin.conf": "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear ttyS0 115200 linux\n",
 	})
-	bin := filepath.Join(tree, "usr/bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"diglim-gen", "diglim-upload"} {
-		if err := vm.Build(ctx, filepath.Join(bin, name), "diglim/cmd/"+name); err != nil {
-			t.Fatal(err)
-		}
-	}
+	lists, bin := filepath.Join(s.root, "etc/digest_lists"), filepath.Join(s.root, "usr/bin")
 	gen, upload := filepath.Join(bin, "diglim-gen"), filepath.Join(bin, "diglim-upload")
 	debs, err := d.PackageFiles()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	t.Log(command(t, gen, append([]string{"deb", "--keyring", "/usr/share/keyrings/debian-archive-keyring.gpg", "--apt-lists", d.Apt, "--output", lists}, debs...)...))
 	command(t, gen, "files", "--type", "parser", "--label", "diglim-upload", "--output", lists, upload)
-	command(t, gen, "files", "--label", "diglim", "--output", lists, gen, upload, filepath.Join(tree, "usr/libexec/diglim/dpkg-lists"))
+	command(t, gen, "files", "--label", "diglim", "--output", lists, own)
 	made, err := filepath.Glob(filepath.Join(lists, "0-*"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	command(t, gen, append([]string{"sign", "--key", key, "--cert", cert}, made...)...)
 
-	disk, second = filepath.Join(dir, "disk"), filepath.Join(dir, "second")
-	if err := d.WriteDisk(ctx, disk, 512<<20, tree); err != nil {
-		t.Fatal(err)
+	for _, series := range vm.Series {
+		k, err := vm.Fetch(ctx, series)
+		must(err)
+		must(vm.WriteModules(ctx, k, s.root))
+		config := "boot/config-" + k.Release
+		write(t, filepath.Join(s.root, config), read(t, filepath.Join(k.Dir, config)), 0o644)
+		t.Log(command(t, "chroot", s.root, "/usr/sbin/update-initramfs", "-c", "-k", k.Release))
 	}
-	if err := vm.WriteDisk(ctx, second, repo.dir, 8<<20); err != nil {
-		t.Fatal(err)
-	}
-	// What the initramfs has vouches for itself.
-	init := filepath.Join(dir, "init")
-	if err := vm.Build(ctx, init, "diglim/test/vm/guestinit"); err != nil {
-		t.Fatal(err)
-	}
-	own := t.TempDir()
-	command(t, gen, "files", "--label", "initramfs", "--output", own, init, "/bin/busybox", upload)
-	return disk, second, []vm.File{
-		{Name: "busybox", Mode: 0o755, Path: "/bin/busybox"},
-		{Name: "diglim-upload", Mode: 0o755, Path: upload},
-		{Name: "etc/diglim/keys/owner.pem", Mode: 0o644, Path: cert},
-		{Name: "etc/digest_lists/0-file_list-compact-initramfs", Mode: 0o644, Path: filepath.Join(own, "0-file_list-compact-initramfs")},
-	}
+	must(vm.WriteJournaledDisk(ctx, s.disk, s.root, 512<<20))
+	must(vm.WriteDisk(ctx, s.second, repo.dir, 32<<20))
+	return s
 }

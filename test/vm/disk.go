@@ -98,8 +98,17 @@ func WriteArchive(path string, files []File) error {
 // with owners and extended attributes. There is no journal: what the guest has
 // synced is in the image.
 func WriteDisk(ctx context.Context, path, dir string, size int64) error {
+	return writeDisk(ctx, path, dir, size, "^has_journal,verity")
+}
+
+// WriteJournaledDisk is WriteDisk for a machine that may be cut off.
+func WriteJournaledDisk(ctx context.Context, path, dir string, size int64) error {
+	return writeDisk(ctx, path, dir, size, "has_journal")
+}
+
+func writeDisk(ctx context.Context, path, dir string, size int64, features string) error {
 	const block = 4096
-	_, err := run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal,verity",
+	_, err := run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-O", features,
 		"-b", strconv.Itoa(block), "-d", dir, path, strconv.FormatInt(size/block, 10))
 	return err
 }
@@ -114,6 +123,10 @@ func readOut(ctx context.Context, disk, dir string) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
+	// What the guest has synced may be in the journal, if there is one.
+	if _, err := run(ctx, tmp, "e2fsck", "-y", "-E", "journal_only", disk); err != nil {
+		return err
+	}
 	// debugfs does not fail when its command does.
 	if _, err := run(ctx, tmp, "debugfs", "-R", "rdump "+plan.Out+" .", disk); err != nil {
 		return err

@@ -78,7 +78,7 @@ func WriteModules(ctx context.Context, k Kernel, dir string) error {
 		return err
 	}
 	// depmod looks below lib.
-	if err := os.Symlink("usr/lib", filepath.Join(dir, "lib")); err != nil {
+	if err := os.Symlink("usr/lib", filepath.Join(dir, "lib")); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	_, err = run(ctx, "", "depmod", "-b", dir, k.Release)

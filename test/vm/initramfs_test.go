@@ -62,18 +62,7 @@ func writeBootTree(t *testing.T) bootTree {
 	ctx := t.Context()
 	dir := t.TempDir()
 	b := bootTree{over: filepath.Join(dir, "over"), full: filepath.Join(dir, "full"), half: filepath.Join(dir, "half")}
-	for _, pkg := range []string{"diglim-upload", "diglim-gen"} {
-		if err := vm.Build(ctx, filepath.Join(dir, pkg), "diglim/cmd/"+pkg); err != nil { // what make looks at, go test must see
-			t.Fatal(err)
-		}
-	}
-	if err := filepath.WalkDir("../../dist", func(path string, _ os.DirEntry, err error) error {
-		_, e := os.Stat(path)
-		return errors.Join(err, e)
-	}); err != nil {
-		t.Fatal(err)
-	}
-	command(t, "make", "-s", "-C", "../..", "install", "DESTDIR="+b.over, "PREFIX=/usr")
+	makeInstall(t, "install", b.over)
 	bin := filepath.Join(b.over, "usr/bin")
 	_, key, cert := certificate(t, dir)
 	write(t, filepath.Join(b.over, "etc/diglim/keys/owner.pem"), read(t, cert), 0o644)
@@ -118,6 +107,23 @@ func writeBootTree(t *testing.T) bootTree {
 	disk(b.full, "usr/bin", "usr/sbin", "usr/lib")
 	disk(b.half, "usr/bin", "usr/lib")
 	return b
+}
+
+// makeInstall installs for a system whose prefix is /usr, below dir.
+func makeInstall(t *testing.T, target, dir string) {
+	t.Helper()
+	for _, pkg := range []string{"diglim-upload", "diglim-gen"} {
+		if err := vm.Build(t.Context(), filepath.Join(t.TempDir(), pkg), "diglim/cmd/"+pkg); err != nil { // what make looks at, go test must see
+			t.Fatal(err)
+		}
+	}
+	if err := filepath.WalkDir("../../dist", func(path string, _ os.DirEntry, err error) error {
+		_, e := os.Stat(path)
+		return errors.Join(err, e)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "make", "-s", "-C", "../..", target, "DESTDIR="+dir, "PREFIX=/usr")
 }
 
 func command(t *testing.T, name string, args ...string) string {

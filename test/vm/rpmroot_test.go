@@ -150,7 +150,7 @@ func newRPMRoot(t *testing.T, ctx context.Context) rpmRoot {
 	must(err)
 
 	// A new C library: whatever is started from then on maps it.
-	for _, version := range []string{"2.0", "3.0"} {
+	for _, version := range []string{"2.0", "3.0", "4.0"} {
 		for i, f := range libs {
 			if filepath.Base(f.Name) == "libc.so.6" {
 				libs[i].Data = append(libs[i].Data, version...)
@@ -165,6 +165,7 @@ func newRPMRoot(t *testing.T, ctx context.Context) rpmRoot {
 		}, Scripts: "%post\n/usr/bin/hello\n%preun\n/usr/bin/hello-script\n%postun\necho hello " + version + " is gone"})
 	}
 	left("2.0")
+	left("3.0")
 	build(rpmbuild.Package{Name: "other", Version: "1.0", Files: []vm.File{{Name: "usr/bin/other", Mode: 0o755, Data: ends(t, hello, "other")}},
 		Scripts: "%post\n/usr/bin/other"})
 	// What is installed after hello, and has rpm killed before its own files come.
@@ -281,6 +282,7 @@ func TestRPMRoot(t *testing.T) {
 		install     = "rpm -Uv --nodeps "
 		pkg         = rpmPackages + "/"
 		suffix      = "-1.x86_64.rpm "
+		upgrade     = install + pkg + "hello-2.0" + suffix + pkg + "left-3.0" + suffix + pkg + "libs-4.0" + suffix
 	)
 	steps := []rpmStep{
 		{name: "install", script: install + pkg + "hello-1.0" + suffix + "&& hello && cp /usr/bin/hello /hello-1.0 && ls /etc/digest_lists",
@@ -306,13 +308,30 @@ func TestRPMRoot(t *testing.T) {
 		{name: "erase", script: "/hello-2.0 && rpm -e --nodeps hello && ! ls -d /etc/digest_lists/*hello*",
 			want: []string{"script of hello 2.0", "hello 2.0 is gone"}},
 		{name: "erased", script: "/hello-2.0", exit: denied},
+		// What the power cut is in.
+		{name: "upgrade", script: "echo " + cutMark + " >/mark && sync && " + upgrade + "&& left && hello", want: []string{"RPM version"}},
+	}
+	finish := []rpmStep{
+		{name: "run", script: "left && ls -l /etc/digest_lists; rpm -qa"},
+		{name: "finish", script: upgrade + "--replacepkgs && hello && left && ! ls -d /etc/digest_lists/1-*"},
+		{name: "old", script: "/left-2.0", exit: denied},
+		{name: "erase", script: "rpm -e --nodeps left && ! ls -d /etc/digest_lists/*left*"},
+	}
+	start := filepath.Join(t.TempDir(), "disk")
+	if err := vm.WriteJournaledDisk(t.Context(), start, r.dir, 256<<20); err != nil {
+		t.Fatal(err)
 	}
 	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
 		dir := t.TempDir()
-		m := vm.Machine{Kernel: k, Initrd: filepath.Join(dir, "initrd"), Disk: filepath.Join(dir, "disk"), Memory: 768}
-		if err := vm.WriteDisk(ctx, m.Disk, r.dir, 192<<20); err != nil {
-			t.Fatal(err)
-		}
+		m := vm.Machine{Kernel: k, Initrd: filepath.Join(dir, "initrd"), Memory: 768,
+			Disk: filepath.Join(dir, "disk"), WriteLog: filepath.Join(dir, "writes")}
+		command(t, "cp", "--sparse=always", start, m.Disk)
+		write(t, m.WriteLog, nil, 0o600)
 		r.boot(t, ctx, m, steps)
+		eachCut(t, start, m.WriteLog, func(t *testing.T, ctx context.Context, disk string) {
+			m := m
+			m.Disk, m.WriteLog = disk, ""
+			r.boot(t, ctx, m, finish)
+		})
 	})
 }

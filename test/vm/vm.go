@@ -23,6 +23,7 @@ var programs = []struct{ name, debian string }{
 	{"swtpm_setup", "swtpm-tools"},
 	{"mke2fs", "e2fsprogs"},
 	{"debugfs", "e2fsprogs"},
+	{"e2fsck", "e2fsprogs"},
 	{"apt-get", "apt"},
 	{"dpkg", "dpkg"},
 	{"debootstrap", "debootstrap"},

@@ -61,12 +61,6 @@ func run() error {
 		if err := r.write(); err != nil {
 			return err
 		}
-		if r.exit != 0 && p.Init != nil {
-			return fmt.Errorf("%s: exit code %d:\n%s", r.name, r.exit, r.output)
-		}
-	}
-	if p.Init != nil {
-		return unix.Exec(p.Init[0], p.Init, []string{"PATH=" + path, "TERM=linux"})
 	}
 	for _, c := range p.Commands {
 		if err := execute(c).write(); err != nil {

@@ -22,11 +22,6 @@ type Plan struct {
 	Early    []Command // run in the initramfs, before the disk is mounted
 	Commands []Command // run with the disk as the root
 	Unload   []string  // names of modules to unload
-
-	// Init is a program on the disk, with its arguments, that becomes the first
-	// process once Early has been carried out; instead of all that comes after
-	// that. What of Early has failed ends the guest.
-	Init []string
 }
 
 // A Command is a program to run and wait for. Its environment is empty but for
