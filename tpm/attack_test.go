@@ -213,7 +213,8 @@ func TestAttack06EmptyOrDuplicateSelection(t *testing.T) {
 	cases := map[string][]tpmtest.Bank{
 		"no bank":         {},
 		"empty bank":      {{Alg: tpmtest.SHA256, Bitmap: []byte{0, 0, 0}}},
-		"one empty":       {b, {Alg: tpmtest.SHA1, Bitmap: []byte{0, 0, 0}}},
+		"empty banks":     {{Alg: tpmtest.SHA1, Bitmap: []byte{0, 0, 0}}, {Alg: tpmtest.SHA256, Bitmap: []byte{0, 0, 0}}},
+		"empty and twice": {b, {Alg: tpmtest.SHA256, Bitmap: []byte{0, 0, 0}}},
 		"bank twice":      {b, b},
 		"bank in two":     {b, bank(digest.SHA256, 11)},
 		"no bitmap":       {{Alg: tpmtest.SHA256, Bitmap: []byte{}}},
@@ -227,6 +228,32 @@ func TestAttack06EmptyOrDuplicateSelection(t *testing.T) {
 		attest := tpmtest.NewQuote(nonce, banks...).Attest()
 		pcrs, err := check(attest, rsaKey.Sign(attest), rsaKey.PEM(), nonce, values(b))
 		expect(t, name, tpm.ErrMalformed, pcrs, err)
+	}
+}
+
+// A TPM that is asked for a bank that it has not allocated clears its bitmap
+// and quotes the others.
+func TestBankThatIsNotAllocated(t *testing.T) {
+	b, none := bank(digest.SHA256, 10), tpmtest.Bank{Alg: tpmtest.SHA1, Bitmap: []byte{0, 0, 0}}
+	attest := tpmtest.NewQuote(nonce, none, b).Attest()
+	q, err := tpm.ParseQuote(attest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dump, err := tpm.AppendValues(nil, q.Selection, values(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed, err := tpm.ParseValues(dump, q.Selection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pcrs, err := check(attest, rsaKey.Sign(attest), rsaKey.PEM(), nonce, claimed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := pcrs.Value(digest.SHA1, 10); ok {
+		t.Error("a PCR of the bank without PCRs has a value")
 	}
 }
 
