@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
-	"diglim/internal/cobracli"
 	"diglim/internal/evidence"
 	"diglim/internal/policy"
 	"diglim/tpm"
@@ -112,31 +110,6 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 		return cli.Exit(map[attest.Outcome]int{attest.Trusted: cli.Yes, attest.NotTrusted: cli.No, attest.CouldNotTell: cli.Unknown}[a.Outcome])
 	}
 	return cmd
-}
-
-// answer is what check prints as JSON.
-type answer struct {
-	Evidence string `json:"evidence,omitempty"`
-	attest.Verdict
-	Lists *lists `json:"lists,omitempty"`
-	Error string `json:"error,omitempty"`
-}
-
-func (a *answer) refused() []refusedList {
-	if a.Lists == nil {
-		return nil
-	}
-	return a.Lists.Refused
-}
-
-// writeJSON prints empty arrays where there is nothing, never null.
-func (a *answer) writeJSON(w io.Writer) error {
-	a.Findings = append([]attest.Finding{}, a.Findings...)
-	a.Known = append([]attest.Measured{}, a.Known...)
-	a.Firmware = append([]attest.Register{}, a.Firmware...)
-	a.Stated = append([]attest.Statement{}, a.Stated...)
-	a.Unproven = append([]attest.Measured{}, a.Unproven...)
-	return cobracli.WriteJSON(w, a)
 }
 
 // because says who lets something pass: a flag, or the policy.
