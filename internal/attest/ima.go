@@ -318,6 +318,7 @@ func (r *reading) report() {
 		v.Violations += c.proven.violations
 		v.Outcome = min(v.Outcome, c.proven.worst)
 		findings = slices.Grow(join(findings, c.proven.findings), len(c.open.findings))
+		v.Unproven = slices.Grow(v.Unproven, len(c.open.findings))
 		for _, f := range c.open.findings {
 			f.Leaves, f.Unproven = Trusted, true // it decides nothing
 			findings = append(findings, f)
@@ -330,6 +331,8 @@ func (r *reading) report() {
 		v.Omitted.Findings += c.proven.omitted.Findings + c.open.omitted.Findings
 		v.Omitted.Known += c.proven.omitted.Known
 		v.Omitted.Unproven += c.open.omitted.Known + c.open.omitted.Unproven
+		// What is in the verdict now need not be held twice.
+		c.proven.findings, c.open.findings, c.proven.measured, c.open.measured = nil, nil, nil, nil
 	}
 	slices.SortStableFunc(findings, func(a, b Finding) int { return cmp.Compare(a.Entry, b.Entry) })
 	byEntry := func(a, b Measured) int { return cmp.Compare(a.Entry, b.Entry) }
