@@ -14,8 +14,6 @@ import (
 	"diglim/internal/evidence"
 	"diglim/internal/policy"
 	"diglim/tpm"
-	"diglim/tpm/cel"
-	"diglim/tpm/eventlog"
 
 	"github.com/spf13/cobra"
 )
@@ -255,7 +253,7 @@ func (c *check) evidence(args []string, pol *policy.File) (ev attest.Evidence, d
 		{&ev.Quote, c.quote, evidence.QuoteFile, maxSmall},
 		{&ev.Signature, c.signature, evidence.SignatureFile, maxSmall},
 		{&ev.PCRs, c.pcrs, evidence.PCRsFile, maxSmall},
-		{&ev.Firmware, c.bios, evidence.FirmwareFile, limitOf(evidence.FirmwareFile)},
+		{&ev.Firmware, c.bios, evidence.FirmwareFile, evidence.Limit(evidence.FirmwareFile)},
 	} {
 		if part.path == "" {
 			if len(args) == 0 && (part.name != evidence.FirmwareFile || len(pol.Firmware) > 0) {
@@ -289,34 +287,33 @@ func notGiven(name string) error {
 }
 
 // readBundle reads an evidence directory, or evidence in one file. The IMA log
-// of a directory stays open until done is called: it may be larger than memory.
+// stays open until done is called: it may be larger than memory.
 func readBundle(path string) (b *evidence.Bundle, done func() error, err error) {
-	done = func() error { return nil }
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !info.IsDir() {
-		content, err := readFile(path, maxLog)
+		file, done, err := openLog(path)
 		if err != nil {
 			return nil, nil, err
 		}
-		if b, err = evidence.Parse(content); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", path, err)
+		if b, err = evidence.Read(file, file.Size()); err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("%s: %w", path, err), done())
 		}
 		return b, done, nil
 	}
+	done = func() error { return nil }
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	files := map[string][]byte{}
 	for _, e := range entries {
-		if !evidence.Known(e.Name()) || e.Name() == evidence.IMAFile {
-			continue
-		}
-		if files[e.Name()], err = readFile(filepath.Join(path, e.Name()), limitOf(e.Name())); err != nil {
-			return nil, nil, err
+		if name := e.Name(); evidence.Known(name) && name != evidence.IMAFile && name != evidence.IMATextFile {
+			if files[name], err = readPart(path, name); err != nil {
+				return nil, nil, err
+			}
 		}
 	}
 	b = evidence.FromFiles(files)
@@ -326,15 +323,4 @@ func readBundle(path string) (b *evidence.Bundle, done func() error, err error) 
 	}
 	b.IMALog = log
 	return b, doneLog, err
-}
-
-// limitOf is the largest size of a file of evidence, but for the IMA log.
-func limitOf(name string) int64 {
-	switch name {
-	case evidence.FirmwareFile:
-		return eventlog.MaxLog
-	case evidence.SystemdFile, evidence.DiglimFile:
-		return cel.MaxLog
-	}
-	return maxSmall
 }
