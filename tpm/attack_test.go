@@ -319,6 +319,15 @@ func TestAttack08SchemesAndHashes(t *testing.T) {
 	}
 }
 
+// What tpm2_quote -f plain writes for ECDSA is told by its name.
+func TestBareECDSASignature(t *testing.T) {
+	for _, sig := range [][]byte{{0x30, 0x06, 2, 1, 1, 2, 1, 1}, append([]byte{0x30, 0x45}, make([]byte, 69)...)} {
+		if _, err := tpm.ParseSignature(sig); !errors.Is(err, tpm.ErrMalformed) || !strings.Contains(err.Error(), "a bare one of ECDSA") {
+			t.Errorf("%x: %v", sig[:4], err)
+		}
+	}
+}
+
 // Row 9: r and s out of range, of another curve, another key, a changed bit.
 func TestAttack09SignatureValues(t *testing.T) {
 	b := bank(digest.SHA256, 10)
@@ -455,7 +464,8 @@ func TestAttack11NameIsOverThePublicArea(t *testing.T) {
 			t.Error("no changed byte left a key")
 		}
 		sized := append(binary.BigEndian.AppendUint16(nil, uint16(len(area))), area...)
-		for name, form := range map[string][]byte{"TPM2B_PUBLIC": sized, "PEM": k.PEM(), "DER certificate": certificate(t, k, x509.KeyUsageDigitalSignature), "PEM certificate": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate(t, k, 0)})} {
+		block, _ := pem.Decode(k.PEM())
+		for name, form := range map[string][]byte{"TPM2B_PUBLIC": sized, "PEM": k.PEM(), "DER": block.Bytes, "DER certificate": certificate(t, k, x509.KeyUsageDigitalSignature), "PEM certificate": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate(t, k, 0)})} {
 			same, err := tpm.ParsePublic(form)
 			if err != nil || same.ID() != good.ID() {
 				t.Errorf("%s: %v", name, err)

@@ -60,7 +60,7 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 	f.StringVar(&c.policy, "policy", "", "policy `file`, instead of --lists and what goes with it")
 	c.lists.add(cmd)
 	f.StringVar(&c.nonce, "nonce", "", "what the host was asked, in `hex`")
-	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC, PEM public key or X.509 certificate")
+	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC, public key or X.509 certificate (PEM or DER)")
 	f.StringVar(&c.last, "last", "", "`file` that keeps what the host's TPM was last seen to be; made the first time")
 	f.StringVar(&c.violations, "violations", "deny", "violations in the IMA log: deny, or report and go on")
 	f.StringVar(&c.padded, "padded", "deny", "PCRs that a kernel before 5.8 extends with SHA-1 filled up with zeros: deny, or report and go on")

@@ -141,6 +141,11 @@ func Read(r io.ReaderAt, size int64) (*Bundle, error) {
 	if len(head) == 262 && bytes.HasSuffix(head, []byte("ustar")) {
 		return parseTar(r, size)
 	}
+	for _, magic := range []string{"\x1f\x8b", "BZh", "\xfd7zXZ", "\x28\xb5\x2f\xfd"} { // gzip, bzip2, xz, zstd
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return nil, errors.New("not evidence: a compressed file; unpack it first")
+		}
+	}
 	if size > maxMessage {
 		return nil, fmt.Errorf("not evidence: not a tar, and more than %d bytes", maxMessage)
 	}

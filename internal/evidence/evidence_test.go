@@ -236,6 +236,7 @@ func TestRefused(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"nothing":                  nil,
 		"a letter":                 []byte("r"),
+		"a compressed tar":         []byte("\x1f\x8b\x08\x00"),
 		"text":                     []byte("evidence"),
 		"a deep quote":             append([]byte("d"), keylime(m)[1:]...),
 		"Keylime, bad base64":      []byte("rAAAA:!:AAAA"),
