@@ -140,6 +140,9 @@ func (c *check) asked() (f *policy.File, err error) {
 		if f.Firmware, err = tpm.ParseIndices(c.firmware); err != nil {
 			return nil, err
 		}
+		if slices.Contains(f.Firmware, f.PCR) {
+			return nil, cli.Hint(fmt.Errorf("PCR %d is what IMA extends: no firmware's log explains it", f.PCR), "give --firmware 0-9, for example")
+		}
 	}
 	if f.SecureBoot = c.secureBoot; c.secureBoot && !slices.Contains(f.Firmware, policy.SecureBootPCR) {
 		return nil, cli.Hint(errors.New("the firmware log is not to explain PCR 7, to which Secure Boot is measured"), "give --firmware 0-7 too")
