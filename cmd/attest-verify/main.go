@@ -53,14 +53,18 @@ func readFile(path string, limit int64) ([]byte, error) {
 
 // readAll is readFile of an open file, and closes it.
 func readAll(f *os.File, limit int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	var b bytes.Buffer
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		b.Grow(int(min(info.Size(), limit)) + bytes.MinRead)
+	}
+	_, err := b.ReadFrom(io.LimitReader(f, limit+1))
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	if int64(len(b)) > limit {
+	if int64(b.Len()) > limit {
 		return nil, fmt.Errorf("%s: more than %d bytes", f.Name(), limit)
 	}
-	return b, nil
+	return b.Bytes(), nil
 }
 
 // writeFile replaces a file as a whole, or leaves it.

@@ -322,7 +322,7 @@ func (r *reading) report() {
 		for _, f := range c.open.findings {
 			f.Leaves, f.Unproven = Trusted, true // it decides nothing
 			findings = append(findings, f)
-			if f.Code.unknown() {
+			if f.Code.unknown() && f.Entry > 0 {
 				v.Unproven = append(v.Unproven, Measured{f.Entry, f.Path, f.Digest, []policy.Source{}})
 			}
 		}
@@ -410,7 +410,11 @@ func (r *reading) progress() {
 // the entries that would have arrived at the quoted value.
 func (r *reading) covered(pcr int, c *chain) {
 	if pcr != r.policy.PCR {
-		r.find(Finding{Code: SecondPCR, Leaves: Trusted, Why: fmt.Sprintf("%d entries are on PCR %d, not %d", c.entries, pcr, r.policy.PCR)})
+		why := fmt.Sprintf("%d entries are on PCR %d, not %d", c.entries, pcr, r.policy.PCR)
+		if c.entries == 0 {
+			why = fmt.Sprintf("no entries are on PCR %d, but records of diglim's log are", pcr)
+		}
+		r.find(Finding{Code: SecondPCR, Leaves: Trusted, Why: why})
 	}
 	if r.pcrs == nil {
 		return // the quote's finding says it all
