@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -195,9 +197,12 @@ func (c *check) run(args []string, a *answer) (err error) {
 	if len(args) == 1 {
 		a.Evidence = args[0]
 	}
+	before := heap()
 	if a.Lists, err = knownFiles(pol); err != nil {
 		return err
 	}
+	// What a host hands in may make much garbage, which is not to heap up.
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(judgeMemory + max(0, heap()-before)))
 	if pol.Bank.Available() { // else it rejects every host
 		if err := predictImages(pol); err != nil {
 			return err
@@ -234,6 +239,15 @@ func (c *check) run(args []string, a *answer) (err error) {
 		err = errors.Join(err, writeCheckpoint(c.checkpoint, c.checkpointKey, a.Verdict.Checkpoint))
 	}
 	return err
+}
+
+// judgeMemory is how much memory judging takes without need, besides the lists.
+const judgeMemory = 44 << 20
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // evidence reads the bundle, and instead of parts of it single files. What is
