@@ -129,7 +129,7 @@ var explanations = map[Code]explanation{
 
 	PCRNotQuoted: {
 		"A PCR that counts is not in the quote.",
-		"Have the host quote it: collect takes a list of PCRs."},
+		"Have the host quote it: collect takes a list of PCRs. Where the TPM has no SHA-256 bank, the statement ima of a policy names another."},
 	NotExtended: {
 		"The PCR that IMA extends still has its value at reset: nothing was measured, or IMA extends another PCR.",
 		"Boot with an IMA policy that measures, such as ima_policy=tcb, and look at CONFIG_IMA_MEASURE_PCR_IDX."},

@@ -410,9 +410,9 @@ func (r *reading) progress() {
 // the entries that would have arrived at the quoted value.
 func (r *reading) covered(pcr int, c *chain) {
 	if pcr != r.policy.PCR {
-		why := fmt.Sprintf("%d entries are on PCR %d, not %d", c.entries, pcr, r.policy.PCR)
+		why := fmt.Sprintf("entries on PCR %d, not %d: %d", pcr, r.policy.PCR, c.entries)
 		if c.entries == 0 {
-			why = fmt.Sprintf("no entries are on PCR %d, but records of diglim's log are", pcr)
+			why = fmt.Sprintf("no entries on PCR %d, but records of diglim's log", pcr)
 		}
 		r.find(Finding{Code: SecondPCR, Leaves: Trusted, Why: why})
 	}
