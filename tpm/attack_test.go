@@ -213,7 +213,8 @@ func TestAttack06EmptyOrDuplicateSelection(t *testing.T) {
 	cases := map[string][]tpmtest.Bank{
 		"no bank":         {},
 		"empty bank":      {{Alg: tpmtest.SHA256, Bitmap: []byte{0, 0, 0}}},
-		"one empty":       {b, {Alg: tpmtest.SHA1, Bitmap: []byte{0, 0, 0}}},
+		"empty banks":     {{Alg: tpmtest.SHA1, Bitmap: []byte{0, 0, 0}}, {Alg: tpmtest.SHA256, Bitmap: []byte{0, 0, 0}}},
+		"empty and twice": {b, {Alg: tpmtest.SHA256, Bitmap: []byte{0, 0, 0}}},
 		"bank twice":      {b, b},
 		"bank in two":     {b, bank(digest.SHA256, 11)},
 		"no bitmap":       {{Alg: tpmtest.SHA256, Bitmap: []byte{}}},
@@ -227,6 +228,32 @@ func TestAttack06EmptyOrDuplicateSelection(t *testing.T) {
 		attest := tpmtest.NewQuote(nonce, banks...).Attest()
 		pcrs, err := check(attest, rsaKey.Sign(attest), rsaKey.PEM(), nonce, values(b))
 		expect(t, name, tpm.ErrMalformed, pcrs, err)
+	}
+}
+
+// A TPM that is asked for a bank that it has not allocated clears its bitmap
+// and quotes the others.
+func TestBankThatIsNotAllocated(t *testing.T) {
+	b, none := bank(digest.SHA256, 10), tpmtest.Bank{Alg: tpmtest.SHA1, Bitmap: []byte{0, 0, 0}}
+	attest := tpmtest.NewQuote(nonce, none, b).Attest()
+	q, err := tpm.ParseQuote(attest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dump, err := tpm.AppendValues(nil, q.Selection, values(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed, err := tpm.ParseValues(dump, q.Selection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pcrs, err := check(attest, rsaKey.Sign(attest), rsaKey.PEM(), nonce, claimed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := pcrs.Value(digest.SHA1, 10); ok {
+		t.Error("a PCR of the bank without PCRs has a value")
 	}
 }
 
@@ -289,6 +316,15 @@ func TestAttack08SchemesAndHashes(t *testing.T) {
 		binary.BigEndian.PutUint16(sig, scheme)
 		pcrs, err := check(attest, sig, rsaKey.PEM(), nonce, values(b))
 		expect(t, fmt.Sprintf("scheme %#x", scheme), tpm.ErrAlgorithm, pcrs, err)
+	}
+}
+
+// What tpm2_quote -f plain writes for ECDSA is told by its name.
+func TestBareECDSASignature(t *testing.T) {
+	for _, sig := range [][]byte{{0x30, 0x06, 2, 1, 1, 2, 1, 1}, append([]byte{0x30, 0x45}, make([]byte, 69)...)} {
+		if _, err := tpm.ParseSignature(sig); !errors.Is(err, tpm.ErrMalformed) || !strings.Contains(err.Error(), "a bare one of ECDSA") {
+			t.Errorf("%x: %v", sig[:4], err)
+		}
 	}
 }
 
@@ -428,7 +464,8 @@ func TestAttack11NameIsOverThePublicArea(t *testing.T) {
 			t.Error("no changed byte left a key")
 		}
 		sized := append(binary.BigEndian.AppendUint16(nil, uint16(len(area))), area...)
-		for name, form := range map[string][]byte{"TPM2B_PUBLIC": sized, "PEM": k.PEM(), "DER certificate": certificate(t, k, x509.KeyUsageDigitalSignature), "PEM certificate": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate(t, k, 0)})} {
+		block, _ := pem.Decode(k.PEM())
+		for name, form := range map[string][]byte{"TPM2B_PUBLIC": sized, "PEM": k.PEM(), "DER": block.Bytes, "DER certificate": certificate(t, k, x509.KeyUsageDigitalSignature), "PEM certificate": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate(t, k, 0)})} {
 			same, err := tpm.ParsePublic(form)
 			if err != nil || same.ID() != good.ID() {
 				t.Errorf("%s: %v", name, err)

@@ -56,8 +56,8 @@ type Key struct {
 	name   []byte           // TPM2B_NAME, nil if not known
 }
 
-// ParsePublic reads an attestation key: a TPMT_PUBLIC, a TPM2B_PUBLIC, a PEM
-// file with a PKIX public key, or an X.509 certificate (DER or PEM).
+// ParsePublic reads an attestation key: a TPMT_PUBLIC, a TPM2B_PUBLIC, a PKIX
+// public key or an X.509 certificate (both DER or PEM).
 //
 // A TPM public area says what the key may do: one that is not a restricted
 // signing key bound to its TPM is refused with ErrKey, because it would sign a
@@ -74,8 +74,8 @@ func ParsePublic(b []byte) (*Key, error) {
 		return nil, fmt.Errorf("%w: public key: %d bytes, the limit is %d", ErrMalformed, len(b), maxPublic)
 	case bytes.HasPrefix(b, []byte("-----BEGIN ")):
 		return parsePEM(b)
-	case bytes.HasPrefix(b, []byte{0x30, 0x82}): // a DER sequence; as the length of a TPM2B_PUBLIC it is too much
-		return parseCertificate(b)
+	case bytes.HasPrefix(b, []byte{0x30}): // a DER sequence; as the length of a TPM2B_PUBLIC it is too much
+		return parseDER(b)
 	case len(b) > 2 && int(binary.BigEndian.Uint16(b)) == len(b)-2:
 		return parseArea(b[2:], 2)
 	}
@@ -98,6 +98,13 @@ func parsePEM(b []byte) (*Key, error) {
 		return parseCertificate(block.Bytes)
 	}
 	return nil, fmt.Errorf("%w: public key: the PEM block is neither PUBLIC KEY nor CERTIFICATE", ErrMalformed)
+}
+
+func parseDER(der []byte) (*Key, error) {
+	if key, err := x509.ParsePKIXPublicKey(der); err == nil {
+		return (&Key{key: key}).checked()
+	}
+	return parseCertificate(der)
 }
 
 func parseCertificate(der []byte) (*Key, error) {

@@ -30,8 +30,9 @@ type PCR struct {
 
 func (p PCR) String() string { return fmt.Sprintf("PCR %d (%s)", p.Index, p.Bank) }
 
-// A Selection is a TPML_PCR_SELECTION: banks in the TPM's order, each with at
-// least one PCR and no bank twice.
+// A Selection is a TPML_PCR_SELECTION: banks in the TPM's order, none of them
+// twice. A bank that was asked for and that the TPM has not allocated is there
+// without PCRs.
 type Selection []BankSelection
 
 // A BankSelection is the PCRs selected in one bank: bit i is PCR i.
@@ -64,10 +65,6 @@ func (s Selection) Len() (n int) {
 // parseSelection reads a TPML_PCR_SELECTION (Part 2 section 10.9.7).
 func parseSelection(r *wire.Reader) Selection {
 	n := r.Count("PCR banks", maxBanks)
-	if n == 0 {
-		r.Failf("empty PCR selection")
-		return nil
-	}
 	s := make(Selection, 0, n)
 	for range n {
 		at := r.Offset()
@@ -76,6 +73,9 @@ func parseSelection(r *wire.Reader) Selection {
 			r.FailAt(at, fmt.Errorf("PCR bitmap of %d bytes, must be %d", size, selectSize))
 		}
 		s = appendBank(s, r, at, alg, r.Bytes(selectSize))
+	}
+	if r.Err() == nil && s.Len() == 0 {
+		r.Failf("empty PCR selection")
 	}
 	if r.Err() != nil {
 		return nil
@@ -94,9 +94,6 @@ func appendBank(s Selection, r *wire.Reader, at int64, alg uint16, bitmap []byte
 		return s
 	}
 	mask := uint32(bitmap[0]) | uint32(bitmap[1])<<8 | uint32(bitmap[2])<<16
-	if mask == 0 {
-		r.FailAt(at, fmt.Errorf("no PCR selected in bank %s", bank))
-	}
 	for _, b := range s {
 		if b.Bank == bank {
 			r.FailAt(at, fmt.Errorf("bank %s selected twice", bank))

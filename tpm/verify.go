@@ -36,6 +36,9 @@ func ParseSignature(b []byte) (*Signature, error) {
 	case algECDSA:
 		s.r, s.s = sized(r, "ECDSA r", maxCoordinate), sized(r, "ECDSA s", maxCoordinate)
 	default:
+		if len(b) > 0 && b[0] == 0x30 { // a DER sequence of r and s
+			return nil, fmt.Errorf("%w: signature: a bare one of ECDSA, which does not say by what hash; a TPMT_SIGNATURE is wanted (tpm2_quote without -f plain)", ErrMalformed)
+		}
 		if r.Err() == nil {
 			return nil, fmt.Errorf("%w: signature scheme %#04x", ErrAlgorithm, s.scheme)
 		}

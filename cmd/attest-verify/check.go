@@ -3,21 +3,19 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
 	"diglim/internal/attest"
 	"diglim/internal/cli"
-	"diglim/internal/cobracli"
 	"diglim/internal/evidence"
 	"diglim/internal/policy"
 	"diglim/tpm"
-	"diglim/tpm/cel"
-	"diglim/tpm/eventlog"
 
 	"github.com/spf13/cobra"
 )
@@ -64,7 +62,7 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 	f.StringVar(&c.policy, "policy", "", "policy `file`, instead of --lists and what goes with it")
 	c.lists.add(cmd)
 	f.StringVar(&c.nonce, "nonce", "", "what the host was asked, in `hex`")
-	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC, PEM public key or X.509 certificate")
+	f.StringVar(&c.ak, "ak", "", "the host's attestation key: `file` with a TPMT_PUBLIC, TPM2B_PUBLIC, public key or X.509 certificate (PEM or DER)")
 	f.StringVar(&c.last, "last", "", "`file` that keeps what the host's TPM was last seen to be; made the first time")
 	f.StringVar(&c.violations, "violations", "deny", "violations in the IMA log: deny, or report and go on")
 	f.StringVar(&c.padded, "padded", "deny", "PCRs that a kernel before 5.8 extends with SHA-1 filled up with zeros: deny, or report and go on")
@@ -114,31 +112,6 @@ TPM2_Clear are told from old evidence and from a TPM that was put back.`,
 	return cmd
 }
 
-// answer is what check prints as JSON.
-type answer struct {
-	Evidence string `json:"evidence,omitempty"`
-	attest.Verdict
-	Lists *lists `json:"lists,omitempty"`
-	Error string `json:"error,omitempty"`
-}
-
-func (a *answer) refused() []refusedList {
-	if a.Lists == nil {
-		return nil
-	}
-	return a.Lists.Refused
-}
-
-// writeJSON prints empty arrays where there is nothing, never null.
-func (a *answer) writeJSON(w io.Writer) error {
-	a.Findings = append([]attest.Finding{}, a.Findings...)
-	a.Known = append([]attest.Measured{}, a.Known...)
-	a.Firmware = append([]attest.Register{}, a.Firmware...)
-	a.Stated = append([]attest.Statement{}, a.Stated...)
-	a.Unproven = append([]attest.Measured{}, a.Unproven...)
-	return cobracli.WriteJSON(w, a)
-}
-
 // because says who lets something pass: a flag, or the policy.
 func (c *check) because(flag string) string {
 	if c.policy != "" {
@@ -168,6 +141,9 @@ func (c *check) asked() (f *policy.File, err error) {
 	if c.firmware != "" {
 		if f.Firmware, err = tpm.ParseIndices(c.firmware); err != nil {
 			return nil, err
+		}
+		if slices.Contains(f.Firmware, f.PCR) {
+			return nil, cli.Hint(fmt.Errorf("PCR %d is what IMA extends: no firmware's log explains it", f.PCR), "give --firmware 0-9, for example")
 		}
 	}
 	if f.SecureBoot = c.secureBoot; c.secureBoot && !slices.Contains(f.Firmware, policy.SecureBootPCR) {
@@ -221,9 +197,12 @@ func (c *check) run(args []string, a *answer) (err error) {
 	if len(args) == 1 {
 		a.Evidence = args[0]
 	}
+	before := heap()
 	if a.Lists, err = knownFiles(pol); err != nil {
 		return err
 	}
+	// What a host hands in may make much garbage, which is not to heap up.
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(judgeMemory + max(0, heap()-before)))
 	if pol.Bank.Available() { // else it rejects every host
 		if err := predictImages(pol); err != nil {
 			return err
@@ -262,6 +241,15 @@ func (c *check) run(args []string, a *answer) (err error) {
 	return err
 }
 
+// judgeMemory is how much memory judging takes without need, besides the lists.
+const judgeMemory = 44 << 20
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
 // evidence reads the bundle, and instead of parts of it single files. What is
 // not in the bundle is missing evidence, for Judge to say; a file that was named
 // must be there. The IMA log stays open until done is called.
@@ -282,7 +270,7 @@ func (c *check) evidence(args []string, pol *policy.File) (ev attest.Evidence, d
 		{&ev.Quote, c.quote, evidence.QuoteFile, maxSmall},
 		{&ev.Signature, c.signature, evidence.SignatureFile, maxSmall},
 		{&ev.PCRs, c.pcrs, evidence.PCRsFile, maxSmall},
-		{&ev.Firmware, c.bios, evidence.FirmwareFile, limitOf(evidence.FirmwareFile)},
+		{&ev.Firmware, c.bios, evidence.FirmwareFile, evidence.Limit(evidence.FirmwareFile)},
 	} {
 		if part.path == "" {
 			if len(args) == 0 && (part.name != evidence.FirmwareFile || len(pol.Firmware) > 0) {
@@ -316,34 +304,33 @@ func notGiven(name string) error {
 }
 
 // readBundle reads an evidence directory, or evidence in one file. The IMA log
-// of a directory stays open until done is called: it may be larger than memory.
+// stays open until done is called: it may be larger than memory.
 func readBundle(path string) (b *evidence.Bundle, done func() error, err error) {
-	done = func() error { return nil }
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !info.IsDir() {
-		content, err := readFile(path, maxLog)
+		file, done, err := openLog(path)
 		if err != nil {
 			return nil, nil, err
 		}
-		if b, err = evidence.Parse(content); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", path, err)
+		if b, err = evidence.Read(file, file.Size()); err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("%s: %w", path, err), done())
 		}
 		return b, done, nil
 	}
+	done = func() error { return nil }
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	files := map[string][]byte{}
 	for _, e := range entries {
-		if !evidence.Known(e.Name()) || e.Name() == evidence.IMAFile {
-			continue
-		}
-		if files[e.Name()], err = readFile(filepath.Join(path, e.Name()), limitOf(e.Name())); err != nil {
-			return nil, nil, err
+		if name := e.Name(); evidence.Known(name) && name != evidence.IMAFile && name != evidence.IMATextFile {
+			if files[name], err = readPart(path, name); err != nil {
+				return nil, nil, err
+			}
 		}
 	}
 	b = evidence.FromFiles(files)
@@ -353,15 +340,4 @@ func readBundle(path string) (b *evidence.Bundle, done func() error, err error) 
 	}
 	b.IMALog = log
 	return b, doneLog, err
-}
-
-// limitOf is the largest size of a file of evidence, but for the IMA log.
-func limitOf(name string) int64 {
-	switch name {
-	case evidence.FirmwareFile:
-		return eventlog.MaxLog
-	case evidence.SystemdFile, evidence.DiglimFile:
-		return cel.MaxLog
-	}
-	return maxSmall
 }

@@ -198,7 +198,7 @@ func (c *collection) collect() (err error) {
 		{"systemd's log", c.systemd, systemdLog, evidence.SystemdFile},
 		{"diglim's log", c.diglim, diglimLog, evidence.DiglimFile},
 	} {
-		b, err := readFile(log.path, limitOf(log.name))
+		b, err := readFile(log.path, evidence.Limit(log.name))
 		switch {
 		case err == nil:
 			c.files[log.name] = b

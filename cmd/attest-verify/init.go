@@ -231,6 +231,9 @@ func (w *writer) boot(bank digest.Algorithm, pcrs *tpm.PCRs, q *tpm.Quote) {
 				indices = append(indices, fmt.Sprint(i))
 			}
 		}
+		if len(indices) == 0 { // a bank that the TPM has not allocated
+			continue
+		}
 		w.line("quoted %s:%s", s.Bank, strings.Join(indices, ","))
 	}
 	var extended, missing []string

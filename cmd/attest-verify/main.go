@@ -17,6 +17,7 @@ import (
 	"diglim/internal/evidence"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -52,14 +53,18 @@ func readFile(path string, limit int64) ([]byte, error) {
 
 // readAll is readFile of an open file, and closes it.
 func readAll(f *os.File, limit int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	var b bytes.Buffer
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		b.Grow(int(min(info.Size(), limit)) + bytes.MinRead)
+	}
+	_, err := b.ReadFrom(io.LimitReader(f, limit+1))
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	if int64(len(b)) > limit {
+	if int64(b.Len()) > limit {
 		return nil, fmt.Errorf("%s: more than %d bytes", f.Name(), limit)
 	}
-	return b, nil
+	return b.Bytes(), nil
 }
 
 // writeFile replaces a file as a whole, or leaves it.
@@ -86,26 +91,61 @@ func decodeJSON(b []byte, v any) error {
 	return nil
 }
 
-// openLogIn opens the IMA log of an evidence directory: the binary one if it is
-// there.
-func openLogIn(dir string) (log io.ReaderAt, done func() error, err error) {
-	log, done, err = openLog(filepath.Join(dir, evidence.IMAFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return openLog(filepath.Join(dir, evidence.IMATextFile))
+// openPart opens a file of an evidence directory. What lies there is the host's:
+// a pipe would keep the verifier waiting, a device would never end.
+func openPart(dir, name string) (*os.File, error) {
+	path := filepath.Join(dir, name)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
 	}
-	return log, done, err
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
-// openLog opens a log, which may be larger than memory; what is no file but a
-// pipe, or says like those of securityfs that it is empty, is read into it.
-func openLog(path string) (log io.ReaderAt, done func() error, err error) {
+// readPart reads a file of an evidence directory, of at most evidence.Limit.
+func readPart(dir, name string) ([]byte, error) {
+	f, err := openPart(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	return readAll(f, evidence.Limit(name))
+}
+
+// openLogIn opens the IMA log of an evidence directory: the binary one if it is
+// there.
+func openLogIn(dir string) (log *io.SectionReader, done func() error, err error) {
+	f, err := openPart(dir, evidence.IMAFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = openPart(dir, evidence.IMATextFile)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return openedLog(f)
+}
+
+// openLog opens a log, which may be larger than memory.
+func openLog(path string) (log *io.SectionReader, done func() error, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, nil, err
 	}
+	return openedLog(f)
+}
+
+// openedLog is a log that is open. What is no file but a pipe, or says like
+// those of securityfs that it is empty, is read into memory.
+func openedLog(f *os.File) (log *io.SectionReader, done func() error, err error) {
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
-		return f, f.Close, nil
+		return io.NewSectionReader(f, 0, info.Size()), f.Close, nil
 	}
 	b, err := readAll(f, maxLog)
-	return bytes.NewReader(b), func() error { return nil }, err
+	return io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b))), func() error { return nil }, err
 }

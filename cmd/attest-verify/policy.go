@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"diglim/internal/cli"
@@ -99,6 +100,9 @@ func knownFiles(f *policy.File) (*lists, error) {
 		}
 	}
 	if f.Digests() == 0 && len(f.Signers) == 0 {
+		if len(l.Refused) == 0 {
+			return l, cli.Hint(fmt.Errorf("lists: no digests in %s", strings.Join(f.Lists, ", ")), "diglim-gen makes them")
+		}
 		return l, cli.Hint(errors.New("lists: no list is believed"), "the lists need a signature by a key given with --keyring")
 	}
 	return l, nil

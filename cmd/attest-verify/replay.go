@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path/filepath"
 
 	"diglim/internal/cli"
 	"diglim/internal/cobracli"
@@ -116,15 +115,14 @@ func (r *replay) run(args []string) (replayed, error) {
 }
 
 func (r *replay) firmwareLog(dir string) ([]byte, error) {
-	path := r.firmware
-	if path == "" && dir != "" {
-		path = filepath.Join(dir, evidence.FirmwareFile)
-	}
-	if path == "" {
+	switch {
+	case r.firmware != "":
+		return readFile(r.firmware, evidence.Limit(evidence.FirmwareFile))
+	case dir == "":
 		return nil, nil
 	}
-	b, err := readFile(path, eventlog.MaxLog)
-	if errors.Is(err, fs.ErrNotExist) && r.firmware == "" {
+	b, err := readPart(dir, evidence.FirmwareFile)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	return b, err
@@ -177,7 +175,7 @@ func (p *replayed) later(bank digest.Algorithm, dir string) (err error) {
 		return nil
 	}
 	for _, name := range []string{evidence.SystemdFile, evidence.DiglimFile} {
-		log, e := readFile(filepath.Join(dir, name), limitOf(name))
+		log, e := readPart(dir, name)
 		if errors.Is(e, fs.ErrNotExist) {
 			continue
 		}

@@ -90,7 +90,7 @@ var explanations = map[Code]explanation{
 		"The firmware's log says, proven by PCR 7, that Secure Boot was off.",
 		"Switch it on in the firmware's setup."},
 	SecureBootState: {
-		"Whether Secure Boot was on cannot be told: no proven event says so, or more than one does.",
+		"Whether Secure Boot was on cannot be told: no proven event says so, more than one does, or the data of one that may be another word about it was changed.",
 		"Look at the events on PCR 7 in the firmware's log."},
 	SystemLogDiffers: {
 		"The firmware's log, and what systemd or diglim-upload wrote down of their own measurements, make another value of a PCR than the quoted one.",
@@ -129,7 +129,7 @@ var explanations = map[Code]explanation{
 
 	PCRNotQuoted: {
 		"A PCR that counts is not in the quote.",
-		"Have the host quote it: collect takes a list of PCRs."},
+		"Have the host quote it: collect takes a list of PCRs. Where the TPM has no SHA-256 bank, the statement ima of a policy names another."},
 	NotExtended: {
 		"The PCR that IMA extends still has its value at reset: nothing was measured, or IMA extends another PCR.",
 		"Boot with an IMA policy that measures, such as ima_policy=tcb, and look at CONFIG_IMA_MEASURE_PCR_IDX."},

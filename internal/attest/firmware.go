@@ -1,7 +1,6 @@
 package attest
 
 import (
-	"bytes"
 	"fmt"
 
 	"diglim/internal/policy"
@@ -97,7 +96,6 @@ func (j *judge) events(l *eventlog.Log, explained []bool) {
 		if e.Type == eventlog.NoAction || e.PCR < 0 || !explained[e.PCR] {
 			continue
 		}
-		data, _ := e.Proven(j.policy.Bank)
 		if text, ok := e.Text(j.policy.Bank); ok && e.PCR >= platformPCRs {
 			j.state(Statement{PCR: e.PCR, Event: e.Number, Text: text})
 		}
@@ -120,7 +118,7 @@ func (j *judge) events(l *eventlog.Log, explained []bool) {
 		if e.PCR >= platformPCRs {
 			continue // the system's own
 		}
-		separator := isSeparator(data)
+		separator := e.Separates(j.policy.Bank)
 		switch {
 		case late[e.PCR]:
 		case booted:
@@ -131,14 +129,8 @@ func (j *judge) events(l *eventlog.Log, explained []bool) {
 			found(LateEvent, NotTrusted, "comes after the separator, which ends what the firmware measures")
 		}
 		separated[e.PCR] = separated[e.PCR] || separator
-		booted = booted || string(data) == "Exit Boot Services Returned with Success"
+		booted = booted || e.Hashed(j.policy.Bank, []byte("Exit Boot Services Returned with Success"))
 	}
-}
-
-// isSeparator reports whether data ends what a firmware measures to a PCR, well or
-// with an error.
-func isSeparator(data []byte) bool {
-	return bytes.Equal(data, []byte{0, 0, 0, 0}) || bytes.Equal(data, []byte{0xff, 0xff, 0xff, 0xff})
 }
 
 // onlyBefore are the PCRs to which nothing is measured after their separator.

@@ -314,6 +314,60 @@ func TestAttack24EventsAfterTheEnd(t *testing.T) {
 	expect(t, "a PCR of the system, after the hand-over", m.judge(t), attest.Trusted)
 }
 
+// Row 24: the data of events is changed, so that the end cannot be seen in it.
+func TestAttack24TheEndIsHidden(t *testing.T) {
+	evil := tpmtest.FirmwareEvent{PCR: 4, Type: tpmtest.EVImage, Measured: []byte("evil")}
+	for _, pcr := range []uint32{0, 2, 3, 4, 6, 7} {
+		m := newMachine(t)
+		m.policy.SecureBoot = false
+		evil.PCR = pcr
+		m.measure(len(m.events), evil)
+		m.events = slices.Clone(m.events)
+		for i := range m.events {
+			hide(&m.events[i])
+		}
+		expect(t, fmt.Sprint("PCR ", pcr), m.judge(t), attest.NotTrusted, attest.LateEvent)
+	}
+}
+
+// hide changes what the log says of an event, and not what was hashed.
+func hide(e *tpmtest.FirmwareEvent) {
+	if e.Measured == nil {
+		e.Measured = e.Data
+	}
+	e.Type, e.Data = tpmtest.EVAction, []byte("nothing")
+}
+
+// Row 25: Secure Boot was off. What was started then extends PCR 7 by the word
+// that it was on, and in the log hides what was before.
+func TestAttack25WordOfTheBootLoader(t *testing.T) {
+	on, off := variable("SecureBoot", 1), variable("SecureBoot", 0)
+	for name, c := range map[string]struct {
+		at     int // where in the log of events the false word is
+		hidden func(i int) bool
+	}{
+		"at the end, all else hidden":              {21, func(int) bool { return true }},
+		"at the end, PCR 7 hidden":                 {21, func(i int) bool { return i < 12 }},
+		"by a driver before the separator":         {2, func(i int) bool { return i == 0 }},
+		"by a driver, hidden with all of the rest": {2, func(i int) bool { return true }},
+	} {
+		m := newMachine(t)
+		m.events = slices.Clone(m.events)
+		m.events[0] = off
+		at := min(c.at, len(m.events))
+		m.events = slices.Insert(m.events, at, on)
+		m.booted = slices.Clone(m.events)
+		for i := range m.events {
+			if i != at && c.hidden(i) {
+				hide(&m.events[i])
+			}
+		}
+		if v := m.judge(t); v.Outcome == attest.Trusted || !has(v, attest.SecureBootState) {
+			t.Errorf("%s: %v %+v", name, v.Outcome, v.Findings)
+		}
+	}
+}
+
 // Row 25: Secure Boot is reported twice, not at all, late, or in another PCR.
 func TestAttack25SecureBootReported(t *testing.T) {
 	on, off := variable("SecureBoot", 1), variable("SecureBoot", 0)

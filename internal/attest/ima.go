@@ -318,10 +318,11 @@ func (r *reading) report() {
 		v.Violations += c.proven.violations
 		v.Outcome = min(v.Outcome, c.proven.worst)
 		findings = slices.Grow(join(findings, c.proven.findings), len(c.open.findings))
+		v.Unproven = slices.Grow(v.Unproven, len(c.open.findings))
 		for _, f := range c.open.findings {
 			f.Leaves, f.Unproven = Trusted, true // it decides nothing
 			findings = append(findings, f)
-			if f.Code.unknown() {
+			if f.Code.unknown() && f.Entry > 0 {
 				v.Unproven = append(v.Unproven, Measured{f.Entry, f.Path, f.Digest, []policy.Source{}})
 			}
 		}
@@ -330,6 +331,8 @@ func (r *reading) report() {
 		v.Omitted.Findings += c.proven.omitted.Findings + c.open.omitted.Findings
 		v.Omitted.Known += c.proven.omitted.Known
 		v.Omitted.Unproven += c.open.omitted.Known + c.open.omitted.Unproven
+		// What is in the verdict now need not be held twice.
+		c.proven.findings, c.open.findings, c.proven.measured, c.open.measured = nil, nil, nil, nil
 	}
 	slices.SortStableFunc(findings, func(a, b Finding) int { return cmp.Compare(a.Entry, b.Entry) })
 	byEntry := func(a, b Measured) int { return cmp.Compare(a.Entry, b.Entry) }
@@ -407,7 +410,11 @@ func (r *reading) progress() {
 // the entries that would have arrived at the quoted value.
 func (r *reading) covered(pcr int, c *chain) {
 	if pcr != r.policy.PCR {
-		r.find(Finding{Code: SecondPCR, Leaves: Trusted, Why: fmt.Sprintf("%d entries are on PCR %d, not %d", c.entries, pcr, r.policy.PCR)})
+		why := fmt.Sprintf("entries on PCR %d, not %d: %d", pcr, r.policy.PCR, c.entries)
+		if c.entries == 0 {
+			why = fmt.Sprintf("no entries on PCR %d, but records of diglim's log", pcr)
+		}
+		r.find(Finding{Code: SecondPCR, Leaves: Trusted, Why: why})
 	}
 	if r.pcrs == nil {
 		return // the quote's finding says it all

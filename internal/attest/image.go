@@ -62,7 +62,7 @@ func (j *judge) started(l *eventlog.Log, explained []bool) {
 		d, _ := e.Digest(j.policy.Bank)
 		data, _ := e.Proven(j.policy.Bank)
 		switch name, known := j.policy.Started[d]; {
-		case e.PCR != policy.BootLoaderPCR || e.Type == eventlog.NoAction || isSeparator(data) || slices.Contains(actions, string(data)):
+		case e.PCR != policy.BootLoaderPCR || e.Type == eventlog.NoAction || e.Separates(j.policy.Bank) || slices.Contains(actions, string(data)):
 		case known:
 			any = true
 			j.state(Statement{PCR: e.PCR, Event: e.Number, Text: name})

@@ -93,7 +93,7 @@ func (j *judge) find(f Finding) {
 func (j *judge) explain() {
 	packaged := map[Path][]Packaged{}
 	for _, f := range j.verdict.Findings {
-		if f.Code == UnknownFile {
+		if f.Code == UnknownFile && f.Path != "" {
 			packaged[f.Path] = nil
 		}
 	}

@@ -43,8 +43,8 @@ func (r *reading) signer(e *imalog.Entry) *policy.Signer {
 
 // maxRefused is how many entries of a log may have signatures that were verified
 // and are not what they say, until none is verified any more: it takes a hundred
-// times as long as all else that is done about an entry.
-const maxRefused = 10_000
+// times as long as all else that is done about an entry, and on P-521 thousands.
+const maxRefused = 1_000
 
 // appender is signer for the signature that is appended to the file.
 func (r *reading) appender(e *imalog.Entry) *policy.Signer {

@@ -371,7 +371,7 @@ func TestManyBadSignatures(t *testing.T) {
 	h := honest(t)
 	h.policy.Signers, h.policy.ReportUnknown = parseSigners(t, k.cert.Raw), true
 	bad := attribute(3, 2, digest.SHA256, []byte("no signature"))
-	for _, n := range []int{9_999, 10_000} {
+	for _, n := range []int{999, 1_000} {
 		h.log = h.log[:1:1]
 		for i := range n {
 			h.log = append(h.log, withFields("ima-sig", tpmtest.Tagged(file(fmt.Sprint(i))), bad))
@@ -379,7 +379,7 @@ func TestManyBadSignatures(t *testing.T) {
 		h.log = append(h.log, withFields("ima-sig", tpmtest.Tagged(file("signed")), attribute(3, 2, digest.SHA256, k.over(t, file("signed")))))
 		h.real = h.log
 		v := h.judge(t)
-		if known := len(v.Known) == 1; known != (n < 10_000) || v.Outcome != attest.Trusted || len(v.Findings)+len(v.Known) != n+1 {
+		if known := len(v.Known) == 1; known != (n < 1_000) || v.Outcome != attest.Trusted || len(v.Findings)+len(v.Known) != n+1 {
 			t.Errorf("%d bad ones: %v, %d known, %d findings", n, v.Outcome, len(v.Known), len(v.Findings))
 		}
 	}

@@ -175,9 +175,23 @@ func TestUsedFiles(t *testing.T) {
 	m.diglim = append(m.diglim, record{pcr: 12, text: used("/tmp/evil", file("evil"), 4), where: "logged"})
 	v = m.judge(t)
 	expect(t, "ahead of the quote", v, attest.Trusted, attest.SecondPCR, attest.UnknownFile)
+	for _, u := range v.Unproven {
+		if u.Entry == 0 {
+			t.Errorf("a record is among the entries: %+v", u)
+		}
+	}
 	m.change = func(ev *attest.Evidence) { ev.Diglim = ev.Diglim[:len(ev.Diglim)-1] }
 	expect(t, "while one is written", m.judge(t), attest.Trusted, attest.SecondPCR)
 	m.change = nil
+	// A list may have digests without paths, and a record none that was measured.
+	listed := newUser(t)
+	listed.policy.Known.Add(file("of no path"), policy.Source{List: "compact"})
+	listed.diglim = []record{{pcr: 12, text: used("/tmp/evil", file("evil"), 4), says: used("/tmp/other", file("evil"), 4), where: "logged"}}
+	for _, f := range listed.judge(t).Findings {
+		if len(f.Packaged) > 0 {
+			t.Errorf("of no path: %+v", f)
+		}
+	}
 	if !v.Findings[1].Unproven {
 		t.Errorf("%+v", v.Findings[1])
 	}

@@ -61,7 +61,6 @@ func (r *reading) catchUp(c *chain, next int) {
 				c.open.findings = append(c.open.findings, f)
 			} else {
 				c.open.omitted.Findings++
-				c.open.omitted.Unproven++
 			}
 		}
 		by, _ := record.Digest(r.policy.Bank)

@@ -73,7 +73,7 @@ func TestCorpus(t *testing.T) {
 		case strings.HasPrefix(s.bundle, "vm-evidence"):
 			b = evidence.FromFiles(directory(t, s.bundle))
 		default:
-			if b, err = evidence.Parse(corpus.Read(t, s.bundle)); err != nil {
+			if b, err = read(corpus.Read(t, s.bundle)); err != nil {
 				t.Errorf("%s: %v", s.bundle, err)
 				continue
 			}
@@ -190,7 +190,7 @@ func TestCorpusChangedBundles(t *testing.T) {
 		{bundle: "quote/go-tpm-tools/gce-cos-85-nonce9009.pb"},
 		{bundle: "quote/trustee-az-snp/tpm-quote-v1.json", key: "HCLAkPub"},
 	} {
-		b, err := evidence.Parse(corpus.Read(t, s.bundle))
+		b, err := read(corpus.Read(t, s.bundle))
 		if err != nil {
 			t.Fatal(err)
 		}

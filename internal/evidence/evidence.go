@@ -24,6 +24,8 @@ import (
 	"diglim/internal/attest"
 	"diglim/internal/digest"
 	"diglim/tpm"
+	"diglim/tpm/cel"
+	"diglim/tpm/eventlog"
 )
 
 // The files of an evidence directory. A quote has three, which are called
@@ -73,6 +75,23 @@ func Known(name string) bool {
 		slices.Contains(quoteNames(), strings.TrimSuffix(name, suffix))
 }
 
+// Limit is the largest size of a file of evidence in bytes, but for IMA logs,
+// which are never held in memory.
+func Limit(name string) int64 {
+	switch name {
+	case FirmwareFile:
+		return eventlog.MaxLog
+	case SystemdFile, DiglimFile:
+		return cel.MaxLog
+	}
+	return maxSmall
+}
+
+const (
+	maxSmall   = 64 << 10 // a quote, a signature, PCR values, a key
+	maxMessage = 8 << 20  // evidence in one message: a quote, and a firmware log in base64
+)
+
 // A Bundle is evidence of one machine.
 type Bundle struct {
 	Format   string // that it was read from
@@ -112,11 +131,29 @@ func (b *Bundle) For(pcr tpm.PCR) attest.Evidence {
 	return ev
 }
 
-// Parse reads a bundle that is one file.
-func Parse(b []byte) (*Bundle, error) {
+// Read reads a bundle that is one file of that size. An IMA log in a tar is
+// read from there when it is judged, so that it may be larger than memory.
+func Read(r io.ReaderAt, size int64) (*Bundle, error) {
+	head := make([]byte, min(size, 262))
+	if n, err := r.ReadAt(head, 0); n < len(head) {
+		return nil, err
+	}
+	if len(head) == 262 && bytes.HasSuffix(head, []byte("ustar")) {
+		return parseTar(r, size)
+	}
+	for _, magic := range []string{"\x1f\x8b", "BZh", "\xfd7zXZ", "\x28\xb5\x2f\xfd"} { // gzip, bzip2, xz, zstd
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return nil, errors.New("not evidence: a compressed file; unpack it first")
+		}
+	}
+	if size > maxMessage {
+		return nil, fmt.Errorf("not evidence: not a tar, and more than %d bytes", maxMessage)
+	}
+	b := make([]byte, size)
+	if n, err := r.ReadAt(b, 0); n < len(b) {
+		return nil, err
+	}
 	switch {
-	case len(b) > 262 && string(b[257:262]) == "ustar":
-		return parseTar(b)
 	case bytes.HasPrefix(b, []byte("{")):
 		return parseJSON(b)
 	case bytes.HasPrefix(b, []byte("r")) && bytes.Count(b, []byte(":")) == 2:
@@ -129,15 +166,10 @@ func Parse(b []byte) (*Bundle, error) {
 	return nil, errors.New("not evidence: neither a tar, nor a quote of Keylime, go-attestation, go-tpm-tools or Azure")
 }
 
-// FromFiles makes a bundle of the files of a directory, by name. Other names
-// than those above are ignored.
+// FromFiles makes a bundle of the files of a directory, by name, but for the
+// IMA log. Other names than those above are ignored.
 func FromFiles(files map[string][]byte) *Bundle {
 	b := &Bundle{Format: "directory", AK: files[AKFile], Firmware: files[FirmwareFile], Systemd: files[SystemdFile], Diglim: files[DiglimFile]}
-	for _, name := range []string{IMATextFile, IMAFile} {
-		if log := files[name]; len(log) > 0 {
-			b.IMALog = bytes.NewReader(log)
-		}
-	}
 	for _, name := range quoteNames() {
 		q := Quote{Attest(files[name+QuoteSuffix]), Signature(files[name+SignatureSuffix]), files[name+PCRsSuffix]}
 		if len(q.Attest) > 0 || len(q.Signature) > 0 || len(q.PCRs) > 0 {
@@ -170,44 +202,73 @@ func Signature(b []byte) []byte {
 }
 
 // parseTar reads a tar of one directory.
-func parseTar(b []byte) (*Bundle, error) {
-	files := map[string][]byte{}
-	dir, left := "", int64(len(b)) // what is in the tar cannot be more than it, but a sparse file says so
-	r := tar.NewReader(bytes.NewReader(b))
+func parseTar(r io.ReaderAt, size int64) (*Bundle, error) {
+	files, logs := map[string][]byte{}, map[string]io.ReaderAt{}
+	seen := map[string]bool{}
+	dir := ""
+	section := io.NewSectionReader(r, 0, size)
+	t := tar.NewReader(section)
 	for {
-		h, err := r.Next()
+		h, err := t.Next()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
 			return nil, fmt.Errorf("tar: %w", err)
 		}
-		name := path.Clean(h.Name)
-		if !Known(path.Base(name)) {
+		full := path.Clean(h.Name)
+		name := path.Base(full)
+		switch {
+		case !Known(name):
+			continue
+		case h.Typeflag != tar.TypeReg || sparse(h):
+			return nil, fmt.Errorf("tar: %s: not a regular file, or one with holes", full)
+		case len(seen) > 0 && path.Dir(full) != dir:
+			return nil, fmt.Errorf("tar: %s: the evidence before it is in another directory", full)
+		case seen[name]:
+			return nil, fmt.Errorf("tar: %s: a second time", full)
+		}
+		dir, seen[name] = path.Dir(full), true
+		if name == IMAFile || name == IMATextFile {
+			at, err := section.Seek(0, io.SeekCurrent) // tar.Reader reads a header and nothing beyond it
+			if err != nil {
+				return nil, fmt.Errorf("tar: %s: %w", full, err)
+			}
+			if h.Size > 0 {
+				logs[name] = io.NewSectionReader(r, at, h.Size)
+			}
 			continue
 		}
-		if h.Typeflag != tar.TypeReg || h.Size > left {
-			return nil, fmt.Errorf("tar: %s: not a regular file of at most %d bytes", name, left)
+		if limit := Limit(name); h.Size > limit {
+			return nil, fmt.Errorf("tar: %s: more than %d bytes", full, limit)
 		}
-		if len(files) > 0 && path.Dir(name) != dir {
-			return nil, fmt.Errorf("tar: %s: the evidence before it is in another directory", name)
+		files[name] = make([]byte, h.Size)
+		if _, err := io.ReadFull(t, files[name]); err != nil {
+			return nil, fmt.Errorf("tar: %s: %w", full, err)
 		}
-		if _, twice := files[path.Base(name)]; twice {
-			return nil, fmt.Errorf("tar: %s: a second time", name)
-		}
-		data, err := io.ReadAll(io.LimitReader(r, h.Size))
-		if err != nil {
-			return nil, fmt.Errorf("tar: %s: %w", name, err)
-		}
-		dir, left = path.Dir(name), left-h.Size
-		files[path.Base(name)] = data
 	}
-	if len(files) == 0 {
+	if len(seen) == 0 {
 		return nil, errors.New("tar: no evidence in it")
 	}
 	bundle := FromFiles(files)
 	bundle.Format = "tar"
+	for _, name := range []string{IMATextFile, IMAFile} {
+		if log, ok := logs[name]; ok {
+			bundle.IMALog = log
+		}
+	}
 	return bundle, nil
+}
+
+// sparse reports whether a file is not in the tar as it is, in one of the ways
+// that pax headers have for it.
+func sparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 // parseKeylime reads the agent's quote: "r", then quote, signature and PCR

@@ -49,6 +49,10 @@ func quote(t testing.TB, alg digest.Algorithm) made {
 	return m
 }
 
+func read(b []byte) (*evidence.Bundle, error) {
+	return evidence.Read(bytes.NewReader(b), int64(len(b)))
+}
+
 type member struct {
 	name string
 	data []byte
@@ -163,7 +167,7 @@ func TestForms(t *testing.T) {
 		"go-tpm-tools":        {slices.Concat(field(1, area), field(2, one.message()), field(2, two.message()), field(3, []byte("events")), number(99, 1<<63), []byte{98<<3&0x7f | 0x81, 6, 1, 2, 3, 4, 5, 6, 7, 8}), "go-tpm-tools", []evidence.Quote{one.Quote, two.Quote}, area, ""},
 		"Azure":               {azure(t, two), "azure", []evidence.Quote{two.Quote}, nil, ""},
 	} {
-		b, err := evidence.Parse(c.bytes)
+		b, err := read(c.bytes)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -224,11 +228,15 @@ func TestRefused(t *testing.T) {
 	link := archive(t, member{"quote.msg", nil})
 	link[156] = tar.TypeSymlink
 	copy(link[148:156], checksum(link))
+	holes := archive(t, member{"x", []byte("22 GNU.sparse.map=0,3\n24 GNU.sparse.size=1000\n26 GNU.sparse.numblocks=1\n")}, member{"ima.bin", []byte("log")})
+	holes[156] = tar.TypeXHeader
+	copy(holes[148:156], checksum(holes))
 	twice := m
 	twice.bank.PCRs = []int{0, 0, 10}
 	for name, b := range map[string][]byte{
 		"nothing":                  nil,
 		"a letter":                 []byte("r"),
+		"a compressed tar":         []byte("\x1f\x8b\x08\x00"),
 		"text":                     []byte("evidence"),
 		"a deep quote":             append([]byte("d"), keylime(m)[1:]...),
 		"Keylime, bad base64":      []byte("rAAAA:!:AAAA"),
@@ -245,6 +253,7 @@ func TestRefused(t *testing.T) {
 		"a file twice":             archive(t, file, file),
 		"two machines":             archive(t, member{"a/quote.msg", m.Attest}, member{"b/quote.sig", m.Signature}),
 		"a link":                   link,
+		"a file with holes":        holes,
 		"half a tar":               archive(t, file)[:600],
 		"message without quote":    field(1, key.Public(tpmtest.AKAttributes)),
 		"message, a PCR twice":     append(field(1, nil), field(2, twice.message())...),
@@ -254,7 +263,7 @@ func TestRefused(t *testing.T) {
 		"message, a long number":   append(field(1, nil), bytes.Repeat([]byte{0xff}, 11)...),
 		"message, a field too far": append(field(1, nil), 2<<3|2, 0xff, 0xff, 0xff, 0xff, 0x0f),
 	} {
-		if bundle, err := evidence.Parse(b); err == nil {
+		if bundle, err := read(b); err == nil {
 			t.Errorf("%s: %+v", name, bundle)
 		}
 	}
@@ -282,7 +291,7 @@ func TestMemoryCeiling(t *testing.T) {
 	for name, hostile := range map[string][]byte{"tar": b, "message": message} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		if _, err := evidence.Parse(hostile); err == nil {
+		if _, err := read(hostile); err == nil {
 			t.Errorf("%s: parsed", name)
 		}
 		runtime.ReadMemStats(&after)
@@ -300,7 +309,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(azure(f, two))
 	f.Add(append(field(1, key.Public(tpmtest.AKAttributes)), field(2, two.message())...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		bundle, err := evidence.Parse(b)
+		bundle, err := read(b)
 		if (bundle == nil) == (err == nil) {
 			t.Fatalf("%v, %v", bundle, err)
 		}
@@ -312,18 +321,70 @@ func FuzzParse(f *testing.F) {
 
 // Of two logs the binary one is evidence.
 func TestLogInText(t *testing.T) {
+	binary, text := member{evidence.IMAFile, []byte("binary")}, member{evidence.IMATextFile, []byte("text")}
 	for _, c := range []struct {
-		files map[string][]byte
+		files []member
 		want  string
 	}{
-		{map[string][]byte{evidence.IMAFile: []byte("binary"), evidence.IMATextFile: []byte("text")}, "binary"},
-		{map[string][]byte{evidence.IMATextFile: []byte("text")}, "text"},
-		{map[string][]byte{evidence.IMAFile: {}, evidence.IMATextFile: []byte("text")}, "text"},
+		{[]member{binary, text}, "binary"},
+		{[]member{text, binary}, "binary"},
+		{[]member{text}, "text"},
+		{[]member{{evidence.IMAFile, nil}, text}, "text"},
 	} {
-		got := make([]byte, 10)
-		n, _ := evidence.FromFiles(c.files).IMALog.ReadAt(got, 0)
-		if string(got[:n]) != c.want {
-			t.Errorf("%q, want %q", got[:n], c.want)
+		b, err := read(archive(t, c.files...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := content(b.IMALog); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+// large is a file that is never in memory: a head, then zeros.
+type large struct{ head []byte }
+
+func (l large) ReadAt(b []byte, at int64) (int, error) {
+	clear(b)
+	if at < int64(len(l.head)) {
+		copy(b, l.head[at:])
+	}
+	return len(b), nil
+}
+
+// An IMA log in a tar stays where it is; whatever else is large is refused.
+func TestLargeEvidence(t *testing.T) {
+	const size = 4 << 30
+	log := archive(t, member{"ima.bin", nil})[:512]
+	copy(log[124:136], fmt.Sprintf("%011o\x00", size-4096))
+	copy(log[148:156], checksum(log))
+	firmware := bytes.Clone(log)
+	copy(firmware, "bios.bin")
+	copy(firmware[148:156], checksum(firmware))
+	for name, c := range map[string]struct {
+		head []byte
+		good bool
+	}{
+		"log in a tar":          {log, true},
+		"firmware log in a tar": {firmware, false},
+		"JSON":                  {[]byte("{"), false},
+		"message":               {[]byte{0x0a}, false},
+		"zeros":                 {nil, false},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		b, err := evidence.Read(large{c.head}, size)
+		runtime.ReadMemStats(&after)
+		if (err == nil) != c.good {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20 {
+			t.Errorf("%s: %d bytes allocated", name, got)
+		}
+		if c.good {
+			if n, err := b.IMALog.ReadAt(make([]byte, 10), size-4096-10); n != 10 || err != nil {
+				t.Errorf("the end of the log: %d, %v", n, err)
+			}
 		}
 	}
 }

@@ -21,15 +21,8 @@ type goPCR struct {
 	DigestAlg crypto.Hash
 }
 
-// maxJSON is how many bytes of JSON are read: a quote, and a firmware log in
-// base64.
-const maxJSON = 16 << 20
-
 // parseJSON tells the forms of JSON by their keys.
 func parseJSON(b []byte) (*Bundle, error) {
-	if len(b) > maxJSON {
-		return nil, fmt.Errorf("JSON: %d bytes, the limit is %d", len(b), maxJSON)
-	}
 	var v struct {
 		// go-attestation's PlatformParameters
 		Public   []byte

@@ -73,6 +73,9 @@ func ParseFile(b []byte) (*File, error) {
 	if len(p.said) == 0 {
 		return nil, fmt.Errorf("line %d: no statement; the first is \"policy %s\"", max(n, 1), version)
 	}
+	if f := p.file; p.said["ima"] > 0 && slices.Contains(f.Policy.Firmware, f.PCR) {
+		return nil, fmt.Errorf("line %d: firmware-log: PCR %d is what IMA extends: no firmware's log explains it", p.said["firmware-log"], f.PCR)
+	}
 	return p.file, nil
 }
 

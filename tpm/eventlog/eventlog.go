@@ -95,6 +95,20 @@ func (e *Event) Proven(bank digest.Algorithm) ([]byte, bool) {
 	return e.Data, true
 }
 
+// Hashed reports whether the bank's digest is that of data. What the log has in
+// its place, and as the event's type, does not matter: who changed the log to
+// hide an event could not change that.
+func (e *Event) Hashed(bank digest.Algorithm, data []byte) bool {
+	d, ok := e.Digest(bank)
+	return ok && bank.Available() && e.Type != NoAction && digest.Sum(bank, data) == d
+}
+
+// Separates reports whether that is what ends what a firmware measures to a PCR:
+// four bytes, all zeros or all ones. Any other four would say that it failed.
+func (e *Event) Separates(bank digest.Algorithm) bool {
+	return e.Hashed(bank, []byte{0, 0, 0, 0}) || e.Hashed(bank, []byte{0xff, 0xff, 0xff, 0xff})
+}
+
 // algorithm is one of those that the Spec ID event declares.
 type algorithm struct {
 	id   uint16

@@ -311,7 +311,9 @@ func TestAttack28MemoryCeiling(t *testing.T) {
 func TestAttack29SizesInEventData(t *testing.T) {
 	data := []byte("\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x00\xe0\x98\x03\x2b\x8c\x0a\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00S\x00e\x00c\x00u\x00r\x00e\x00B\x00o\x00o\x00t\x00\x01")
 	secure := func(data []byte) (bool, error) {
-		l, err := eventlog.Parse(tpmtest.FirmwareLog(both, tpmtest.FirmwareEvent{PCR: 7, Type: tpmtest.EVVariable, Data: data}))
+		l, err := eventlog.Parse(tpmtest.FirmwareLog(both,
+			tpmtest.FirmwareEvent{PCR: 7, Type: tpmtest.EVVariable, Data: data},
+			tpmtest.FirmwareEvent{PCR: 7, Type: tpmtest.EVSeparator, Data: make([]byte, 4)}))
 		if err != nil {
 			t.Fatal(err)
 		}

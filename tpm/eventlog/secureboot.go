@@ -22,17 +22,22 @@ const secureBootPCR = 7
 // SecureBoot says whether firmware booted with Secure Boot. It goes by the
 // events of PCR 7 whose data the bank proves, whatever they are called: one of
 // them, before the separator, has to be about the variable SecureBoot, and only
-// one. The PCR itself has to be compared by the caller.
+// one. That it is on counts only if nothing can be hidden: the separator is there,
+// and the data of all events before it is proven, for who booted the host
+// otherwise can extend the PCR by that word, and change the data of the events
+// before. The PCR itself has to be compared by the caller.
 func (l *Log) SecureBoot(bank digest.Algorithm) (bool, error) {
 	on, found, separated := false, 0, false
+	var hidden *Event
 	for i := range l.Events {
 		e := &l.Events[i]
-		data, ok := e.Proven(bank)
-		if e.PCR != secureBootPCR || !ok {
+		if e.PCR != secureBootPCR || e.Type == NoAction {
 			continue
 		}
-		if len(data) == 4 { // all zeros or ones; an error otherwise
-			separated = true
+		separated = separated || e.Separates(bank)
+		data, ok := e.Proven(bank)
+		if !ok && !separated && hidden == nil {
+			hidden = e
 		}
 		value, ok := variable(data, globalVariable, "SecureBoot")
 		if !ok {
@@ -49,8 +54,13 @@ func (l *Log) SecureBoot(bank digest.Algorithm) (bool, error) {
 		}
 		on = value[0] == 1
 	}
-	if found == 0 {
+	switch {
+	case found == 0:
 		return false, errors.New("no event on PCR 7 says whether Secure Boot is on")
+	case on && hidden != nil:
+		return false, fmt.Errorf("event %d: offset %d: its data is not what was hashed, so that it may be another word about Secure Boot", hidden.Number, hidden.Offset)
+	case on && !separated:
+		return false, errors.New("no separator on PCR 7 ends what the firmware measured")
 	}
 	return on, nil
 }

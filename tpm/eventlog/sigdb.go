@@ -147,12 +147,15 @@ func (l *Log) Keys(bank digest.Algorithm) (keys []Key, odd []Oddity) {
 	seen := map[string]bool{}
 	for i := range l.Events {
 		e := &l.Events[i]
-		data, ok := e.Proven(bank)
-		if e.PCR != secureBootPCR || !ok {
+		if e.PCR != secureBootPCR {
 			continue
 		}
-		if len(data) == 4 {
-			break // the separator: what comes later is about single images
+		if e.Separates(bank) {
+			break // what comes later is about single images
+		}
+		data, ok := e.Proven(bank)
+		if !ok {
+			continue
 		}
 		for _, v := range []struct{ guid, name string }{
 			{globalVariable, "PK"}, {globalVariable, "KEK"}, {imageSecurity, "db"}, {imageSecurity, "dbx"},

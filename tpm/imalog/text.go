@@ -18,7 +18,7 @@ import (
 
 // MaxText is the limit on a log in text, in bytes. It is turned into a binary
 // one in memory.
-const MaxText = 128 << 20
+const MaxText = 24 << 20
 
 const maxLine = 2 * MaxEntry // what is no text takes two digits a byte
 
