@@ -54,7 +54,7 @@ func (r *reading) entry(c *chain, e *imalog.Entry, l look) (good []policy.Source
 		}
 		return nil
 	}
-	if !e.Authentic() {
+	if !e.Authentic(r.policy.Bank) {
 		c.forged = true
 		found(WrongHash, NotTrusted, e.Sum(e.Hash.Algorithm()), "the template hash is not that of the template data")
 	}

@@ -89,7 +89,7 @@ func TestTemplates(t *testing.T) {
 				t.Fatalf("%s %s: %d entries, %v", name, width, len(got), err)
 			}
 			for i, e := range got {
-				if !e.Known || !e.Authentic() || e.Template != all[i].Template {
+				if !e.Known || !e.Authentic(digest.SHA256) || e.Template != all[i].Template {
 					t.Errorf("%s: %+v", name, e)
 				}
 				if e.Template != "sig" && string(e.Path) != "/usr/bin/true" {
@@ -285,7 +285,7 @@ func TestWindow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !e.Authentic() || e.Offset != end || !bytes.Equal(e.Data, all[n].TemplateData()) {
+		if !e.Authentic(digest.SHA256) || e.Offset != end || !bytes.Equal(e.Data, all[n].TemplateData()) {
 			t.Fatalf("entry %d at %d", e.Number, e.Offset)
 		}
 		end += int64(len(tpmtest.Log(digest.SHA1, all[n])))

@@ -78,14 +78,25 @@ type Entry struct {
 	Mode        uint16        // imode
 
 	sum    digest.Digest // of Data, if summed
+	own    digest.Digest // of Data, by Hash's algorithm where that is another
 	summed bool
 	rare   bool // it may have fields other than digest, path and signature
 }
 
 // Authentic reports whether Hash is the hash of Data. In a violation it is
-// not: no PCR covers a violation's data.
-func (e *Entry) Authentic() bool {
-	return !e.Violation && *e.hashed(e.Hash.Algorithm()) == e.Hash
+// not: no PCR covers a violation's data. The bank's hash, which is wanted next, is
+// made on the way.
+func (e *Entry) Authentic(bank digest.Algorithm) bool {
+	alg := e.Hash.Algorithm()
+	switch {
+	case e.Violation:
+		return false
+	case alg == bank || e.summed:
+		return e.hashed(alg).Equal(&e.Hash)
+	}
+	digest.SetSums(&e.own, alg, &e.sum, bank, e.Data)
+	e.summed = true
+	return e.own.Equal(&e.Hash)
 }
 
 // Sum is the hash of Data, which is computed once for an algorithm that is
@@ -144,7 +155,7 @@ func Layouts(log io.ReaderAt) ([]Layout, error) {
 			var e Entry
 			p.next(&e)
 			switch {
-			case p.Err() == nil && e.Authentic():
+			case p.Err() == nil && e.Authentic(alg):
 				right = append(right, l)
 			case p.named: // what follows the name may still be cut or bad: Entries will say
 				possible = append(possible, l)
