@@ -36,7 +36,9 @@ func New(alg Algorithm, value []byte) (d Digest, err error) {
 
 // Set is New in place. After an error d is the zero Digest.
 func (d *Digest) Set(alg Algorithm, value []byte) error {
-	*d = Digest{}
+	if d.alg != alg || len(value) != alg.Size() { // else what is behind its value is zero
+		*d = Digest{}
+	}
 	if !alg.Valid() {
 		return fmt.Errorf("digest of unknown algorithm %d", alg)
 	}

@@ -157,7 +157,10 @@ func (f *Files) KnowAll(queries []Query) {
 	}
 	for i := range queries {
 		q := &queries[i]
-		_, found := q.table.find(q.hash, q.Digest)
+		found := q.slot
+		if found != 0 && !q.Digest.Is(q.table.value(found.row())) {
+			_, found = q.table.find(q.hash, q.Digest)
+		}
 		q.Known = f.good(q.table, found, q.Path)
 	}
 }
