@@ -44,6 +44,7 @@ type entryKey struct {
 type goodEntry struct {
 	hash    digest.Digest // of the data, as wide as in the log that it was in
 	sum     digest.Digest // of the data, by the bank's algorithm
+	path    Path
 	sources []policy.Source
 }
 
@@ -75,6 +76,6 @@ func (f *Fleet) remember(e *imalog.Entry, bigEndian bool, sum digest.Digest, sou
 		clear(f.good)
 		f.size = 0
 	}
-	f.size += fixed + len(e.Data)
-	f.good[entryKey{e.Template, bigEndian, string(e.Data)}] = &goodEntry{e.Hash, sum, sources}
+	f.size += fixed + len(e.Data) + len(e.Path)
+	f.good[entryKey{e.Template, bigEndian, string(e.Data)}] = &goodEntry{e.Hash, sum, Path(e.Path), sources}
 }

@@ -169,8 +169,9 @@ func (f *Files) KnowAll(queries []Query) {
 // first those that have it where it was measured.
 func (f *Files) Some(d digest.Digest, path []byte, limit int) []Source {
 	few := []Source{}
+	labels := f.labels(d)
 	for _, there := range []bool{true, false} {
-		for l := range f.labels(d) {
+		for l := range labels {
 			if len(few) == limit {
 				return few
 			}
