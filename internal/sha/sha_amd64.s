@@ -109,7 +109,7 @@ ending:
 	XORQ ENDING, ENDING
 
 block:
-	MOVO  ABEF, W0
+	MOVO  ABEF, W0 // there is no SHA-1 here
 	MOVO  CDGH, W1
 	FIRST256(0, V0)
 	FIRST256(1, V1)
@@ -207,12 +207,12 @@ block:
 	PADDD     T0, ABCD
 	MOVOU     before-16(SP), T0
 	SHA1NEXTE T0, E0
-	ADDQ  $64, AT
-	DECQ  BLOCKS
-	JNZ   block
-	TESTQ ENDING, ENDING
-	JNZ   ending
-	MOVQ  sum256+8(FP), DI
+	ADDQ      $64, AT
+	DECQ      BLOCKS
+	JNZ       block
+	TESTQ     ENDING, ENDING
+	JNZ       ending
+	MOVQ      sum256+8(FP), DI
 	STORE256(DI)
 	MOVQ   sum1+0(FP), DI
 	PSHUFD $0x1b, ABCD, ABCD
