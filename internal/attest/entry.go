@@ -16,10 +16,10 @@ import (
 // to be said against it, whatever else is in the log, and it is not remembered
 // yet, it returns by which sources its file is known.
 func (r *reading) entry(c *chain, e *imalog.Entry, l look) (good []policy.Source) {
-	if l.remembered != nil {
-		e.Recall(l.remembered.sum)
+	if g := l.remembered; g != nil {
+		e.Recall(g.sum)
 		c.open.files = true
-		r.know(c, e, l.remembered.sources)
+		r.list(c, Measured{e.Number, g.path, e.Digest, g.sources})
 		return nil
 	}
 	clean := true
@@ -54,7 +54,7 @@ func (r *reading) entry(c *chain, e *imalog.Entry, l look) (good []policy.Source
 		}
 		return nil
 	}
-	if !e.Authentic() {
+	if !e.Authentic(r.policy.Bank) {
 		c.forged = true
 		found(WrongHash, NotTrusted, e.Sum(e.Hash.Algorithm()), "the template hash is not that of the template data")
 	}
@@ -154,15 +154,30 @@ func (r *reading) know(c *chain, e *imalog.Entry, sources []policy.Source) []pol
 		files = &r.policy.Verity
 	}
 	// Most of a large log finds no room, and its sources are not asked for.
-	if sources == nil && r.room(len(e.Path)+sourceSize) {
-		sources = files.Some(e.Digest, e.Path, MaxSources)
-	}
-	if len(sources) == 0 || !r.keep(len(e.Path)+len(sources)*sourceSize) {
+	if !r.room(len(e.Path) + sourceSize) {
 		c.open.omitted.Known++
 		return nil
 	}
-	c.open.measured = append(c.open.measured, Measured{e.Number, Path(e.Path), e.Digest, sources})
+	if sources == nil {
+		sources = files.Some(e.Digest, e.Path, MaxSources)
+	}
+	if !r.list(c, Measured{e.Number, Path(e.Path), e.Digest, sources}) {
+		return nil
+	}
 	return sources
+}
+
+// list adds a known file to those of the verdict, if there is room.
+func (r *reading) list(c *chain, m Measured) bool {
+	if !r.keep(len(m.Path) + len(m.Sources)*sourceSize) {
+		c.open.omitted.Known++
+		return false
+	}
+	if known := c.open.measured; len(known) == cap(known) {
+		c.open.measured = slices.Grow(known, len(known)+1) // append alone grows by a quarter, and copies all time and again
+	}
+	c.open.measured = append(c.open.measured, m)
+	return true
 }
 
 // vouched is by whose signature the file of an entry is known, or whose key it

@@ -42,13 +42,21 @@ type entryKey struct {
 
 // A goodEntry is what is known of an entry that is about a known file.
 type goodEntry struct {
+	entryKey
 	hash    digest.Digest // of the data, as wide as in the log that it was in
 	sum     digest.Digest // of the data, by the bank's algorithm
+	path    Path
 	sources []policy.Source
+	next    *goodEntry // that came after it: hosts of one kind mostly have them in the same order
+}
+
+// is reports whether it is all of that entry.
+func (g *goodEntry) is(e *imalog.Entry, bigEndian bool) bool {
+	return g != nil && g.data == string(e.Data) && g.template == e.Template && g.bigEndian == bigEndian
 }
 
 // recall notes what is remembered of entries. A nil Fleet remembers nothing.
-func (f *Fleet) recall(looks []look, batch []imalog.Entry, bigEndian bool) {
+func (f *Fleet) recall(r *reading, batch []imalog.Entry, bigEndian bool) {
 	if f == nil {
 		return
 	}
@@ -56,25 +64,43 @@ func (f *Fleet) recall(looks []look, batch []imalog.Entry, bigEndian bool) {
 	defer f.mu.RUnlock()
 	for i := range batch {
 		e := &batch[i]
-		g := f.good[entryKey{e.Template, bigEndian, string(e.Data)}]
-		if g != nil && g.hash == e.Hash { // not so in a violation, or a log of another width
-			looks[i].remembered = g
+		g := r.recalled.next
+		if !g.is(e, bigEndian) {
+			g = f.good[entryKey{e.Template, bigEndian, string(e.Data)}]
+		}
+		if g == nil {
+			continue
+		}
+		r.recalled = g
+		if g.hash.Equal(&e.Hash) { // not so in a violation, or a log of another width
+			r.looks[i].remembered = g
 		}
 	}
 }
 
 // remember notes that there is nothing to be said against an entry.
-func (f *Fleet) remember(e *imalog.Entry, bigEndian bool, sum digest.Digest, sources []policy.Source) {
+func (f *Fleet) remember(r *reading, e *imalog.Entry, bigEndian bool, sources []policy.Source) {
 	if f == nil {
 		return
 	}
 	const fixed = 512 // bytes of key, value and sources, about
+	g := &goodEntry{
+		entryKey: entryKey{e.Template, bigEndian, string(e.Data)},
+		hash:     e.Hash,
+		sum:      e.Sum(r.policy.Bank),
+		path:     Path(e.Path),
+		sources:  sources,
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.size > MaxRemembered {
 		clear(f.good)
 		f.size = 0
 	}
-	f.size += fixed + len(e.Data)
-	f.good[entryKey{e.Template, bigEndian, string(e.Data)}] = &goodEntry{e.Hash, sum, sources}
+	f.size += fixed + len(e.Data) + len(e.Path)
+	f.good[g.entryKey] = g
+	if r.recalled.next == nil {
+		r.recalled.next = g
+	}
+	r.recalled = g
 }

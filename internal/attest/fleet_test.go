@@ -36,6 +36,9 @@ func TestFleetIsNotFooled(t *testing.T) {
 		"template":            func(h *host) { h.log[2].Template = "ima-ngv2" },
 		"template of our own": func(h *host) { h.log[2].Template = "d-ng|n-ng" },
 		"PCR":                 func(h *host) { h.log[2].PCR = 9 },
+		"another order":       func(h *host) { h.log[2], h.log[3] = h.log[3], h.log[2] },
+		"another in between":  func(h *host) { h.log = slices.Insert(h.log, 3, tpmtest.NewEntry("/usr/bin/evil", file("evil"))) },
+		"one left out":        func(h *host) { h.log = slices.Delete(h.log, 2, 3) },
 		"another width":       func(h *host) { h.width = digest.SHA256 },
 		"another byte order": func(h *host) {
 			for i := range h.log {

@@ -29,6 +29,8 @@ type reading struct {
 	refused int    // entries with signatures that are not what they say
 	looks   []look // of a batch
 	queries []policy.Query
+	// The last entry that the fleet had, or an empty one.
+	recalled *goodEntry
 }
 
 // A chain is what the log says about one PCR.
@@ -149,7 +151,7 @@ func (j *judge) resume(log io.ReaderAt, layout imalog.Layout, trimmed *reading) 
 }
 
 func (j *judge) newReading(padded bool, from *Checkpoint, skip int) *reading {
-	r := &reading{judge: j, padded: padded, from: from, skip: skip}
+	r := &reading{judge: j, padded: padded, from: from, skip: skip, recalled: &goodEntry{}}
 	r.chains[j.policy.PCR] = r.newChain(j.policy.PCR)
 	return r
 }
@@ -199,7 +201,7 @@ func (r *reading) batch(batch []imalog.Entry, bigEndian bool) {
 			c.last = e.Sum(r.policy.Bank)
 		}
 		if good != nil {
-			r.fleet.remember(e, bigEndian, e.Sum(r.policy.Bank), good)
+			r.fleet.remember(r, e, bigEndian, good)
 		}
 		if e.PCR == r.policy.PCR && r.last != nil && r.from == nil {
 			r.compare(c, e)
@@ -219,7 +221,7 @@ func (r *reading) look(batch []imalog.Entry, bigEndian bool) {
 	for range batch {
 		r.looks = append(r.looks, look{})
 	}
-	r.fleet.recall(r.looks, batch, bigEndian)
+	r.fleet.recall(r, batch, bigEndian)
 	for i := range batch {
 		if e := &batch[i]; r.looks[i].remembered == nil {
 			r.queries = append(r.queries, policy.Query{Digest: &e.Digest, Path: e.Path})

@@ -13,6 +13,8 @@ import (
 	"hash"
 	"hash/maphash"
 	"strings"
+
+	"diglim/internal/sha"
 )
 
 // MaxSize is the size in bytes of the largest digest of any algorithm.
@@ -34,7 +36,9 @@ func New(alg Algorithm, value []byte) (d Digest, err error) {
 
 // Set is New in place. After an error d is the zero Digest.
 func (d *Digest) Set(alg Algorithm, value []byte) error {
-	*d = Digest{}
+	if d.alg != alg || len(value) != alg.Size() { // else what is behind its value is zero
+		*d = Digest{}
+	}
 	if !alg.Valid() {
 		return fmt.Errorf("digest of unknown algorithm %d", alg)
 	}
@@ -98,7 +102,7 @@ func (d *Digest) SetSum(alg Algorithm, data []byte) {
 	case SHA1:
 		*(*[sha1.Size]byte)(d.b[:]) = sha1.Sum(data)
 	case SHA256:
-		*(*[sha256.Size]byte)(d.b[:]) = sha256.Sum256(data)
+		sha.Sum256((*[sha256.Size]byte)(d.b[:]), data)
 	case SHA384:
 		*(*[sha512.Size384]byte)(d.b[:]) = sha512.Sum384(data)
 	case SHA512:
@@ -108,6 +112,36 @@ func (d *Digest) SetSum(alg Algorithm, data []byte) {
 		h.Write(data)
 		h.Sum(d.b[:0])
 	}
+}
+
+// SetSums is SetSum of two digests, and costs no more than one where they are
+// SHA-1 and SHA-256.
+func SetSums(d *Digest, alg Algorithm, e *Digest, other Algorithm, data []byte) {
+	if alg != SHA1 || other != SHA256 {
+		d.SetSum(alg, data)
+		e.SetSum(other, data)
+		return
+	}
+	if d.alg != alg {
+		*d = Digest{alg: alg}
+	}
+	if e.alg != other {
+		*e = Digest{alg: other}
+	}
+	sha.Sums((*[sha1.Size]byte)(d.b[:]), (*[sha256.Size]byte)(e.b[:]), data)
+}
+
+// Extend is what a TPM does to a PCR: d becomes the hash of its value and that of
+// by, which must be of the same algorithm.
+func (d *Digest) Extend(by *Digest) {
+	if d.alg != SHA256 || by.alg != SHA256 {
+		*d = Sum(d.alg, d.b[:d.alg.Size()], by.b[:by.alg.Size()])
+		return
+	}
+	var values [2 * sha256.Size]byte
+	copy(values[:sha256.Size], d.b[:])
+	copy(values[sha256.Size:], by.b[:])
+	sha.Sum256((*[sha256.Size]byte)(d.b[:]), values[:])
 }
 
 // Of takes the digest out of a running hash, which must have been made by
@@ -129,6 +163,9 @@ func (d Digest) Bytes() []byte { return bytes.Clone(d.b[:d.alg.Size()]) }
 
 // Append appends the value's bytes to b.
 func (d Digest) Append(b []byte) []byte { return append(b, d.b[:d.alg.Size()]...) }
+
+// Equal is ==, and looks only at what can differ.
+func (d *Digest) Equal(e *Digest) bool { return d.alg == e.alg && d.Is(e.b[:e.alg.Size()]) }
 
 // Is reports whether value is the value's bytes.
 func (d *Digest) Is(value []byte) bool { return string(d.b[:d.alg.Size()]) == string(value) }

@@ -87,6 +87,27 @@ func TestSetInPlace(t *testing.T) {
 	}
 }
 
+// What is made in place or two at a time is what is made alone.
+func TestSumsAndExtend(t *testing.T) {
+	var d, e Digest
+	for _, alg := range []Algorithm{SHA1, SHA256, SHA384, SHA512, MD5} {
+		for _, other := range []Algorithm{SHA512, SHA256, SHA1} {
+			data := []byte(alg.String() + other.String())
+			SetSums(&d, alg, &e, other, data)
+			if d != Sum(alg, data) || e != Sum(other, data) {
+				t.Errorf("%s and %s: %s, %s", alg, other, d, e)
+			}
+			want := Sum(alg, d.Bytes(), e.Bytes())
+			if !d.Equal(&d) || d.Equal(&e) != (d == e) || d.Equal(&want) || d.Equal(&Digest{}) {
+				t.Errorf("%s: not equal to what it is, or to something else", d)
+			}
+			if d.Extend(&e); d != want {
+				t.Errorf("%s extended by %s is %s, want %s", alg, other, d, want)
+			}
+		}
+	}
+}
+
 // Equal bytes under another algorithm are another digest (attacks.md row 33).
 func TestAlgorithmIsPartOfTheValue(t *testing.T) {
 	b := make([]byte, 32)

@@ -157,7 +157,10 @@ func (f *Files) KnowAll(queries []Query) {
 	}
 	for i := range queries {
 		q := &queries[i]
-		_, found := q.table.find(q.hash, q.Digest)
+		found := q.slot
+		if found != 0 && !q.Digest.Is(q.table.value(found.row())) {
+			_, found = q.table.find(q.hash, q.Digest)
+		}
 		q.Known = f.good(q.table, found, q.Path)
 	}
 }
@@ -166,8 +169,9 @@ func (f *Files) KnowAll(queries []Query) {
 // first those that have it where it was measured.
 func (f *Files) Some(d digest.Digest, path []byte, limit int) []Source {
 	few := []Source{}
+	labels := f.labels(d)
 	for _, there := range []bool{true, false} {
-		for l := range f.labels(d) {
+		for l := range labels {
 			if len(few) == limit {
 				return few
 			}

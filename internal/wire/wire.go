@@ -36,6 +36,7 @@ func (e *Error) Unwrap() error { return e.Err }
 type Reader struct {
 	record string
 	order  binary.ByteOrder
+	big    bool // order is big-endian; to ask it takes longer than to read
 	data   []byte
 	pos    int
 	base   int64
@@ -45,8 +46,12 @@ type Reader struct {
 // New returns a cursor over data. The record name appears in errors; order
 // decides how integers are read.
 func New(record string, order binary.ByteOrder, data []byte) *Reader {
-	return &Reader{record: record, order: order, data: data}
+	return &Reader{record: record, order: order, big: order == binary.BigEndian, data: data}
 }
+
+// Reset makes r a cursor over other data that starts at byte base of something
+// larger, without an error.
+func (r *Reader) Reset(data []byte, base int64) { r.data, r.base, r.pos, r.err = data, base, 0, nil }
 
 // At says that the input starts at byte base of something larger, so that
 // offsets in errors count from there. It returns r.
@@ -123,10 +128,14 @@ func (r *Reader) U16() uint16 {
 
 // U32 reads a 4-byte integer.
 func (r *Reader) U32() uint32 {
-	if b := r.Bytes(4); b != nil {
-		return r.order.Uint32(b)
+	b := r.Bytes(4)
+	switch {
+	case b == nil:
+		return 0
+	case r.big:
+		return binary.BigEndian.Uint32(b)
 	}
-	return 0
+	return binary.LittleEndian.Uint32(b)
 }
 
 // U64 reads an 8-byte integer.
@@ -155,7 +164,9 @@ func (r *Reader) Count(what string, limit int) int {
 func (r *Reader) Sub(record string, n int) *Reader {
 	at := r.Offset()
 	b := r.Bytes(n)
-	return &Reader{record: record, order: r.order, data: b, base: at, err: r.err}
+	sub := New(record, r.order, b).At(at)
+	sub.err = r.err
+	return sub
 }
 
 // Finish returns the first error; leftover bytes are one.

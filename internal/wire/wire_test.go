@@ -77,3 +77,20 @@ func TestNegativeLength(t *testing.T) {
 		t.Error("a negative length is accepted")
 	}
 }
+
+// A cursor that is used again begins anew, in the same byte order.
+func TestReset(t *testing.T) {
+	for _, order := range []interface {
+		binary.ByteOrder
+		binary.AppendByteOrder
+	}{binary.BigEndian, binary.LittleEndian} {
+		r := New("record", order, []byte{1})
+		if r.U32(); r.Err() == nil {
+			t.Error("no error")
+		}
+		r.Reset(order.AppendUint32(nil, 0x01020304), 100)
+		if n := r.U32(); n != 0x01020304 || r.Err() != nil || r.Offset() != 104 || r.Len() != 0 {
+			t.Errorf("%s: %#x, %v, offset %d, %d left", order, n, r.Err(), r.Offset(), r.Len())
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"diglim/internal/corpus"
+	"diglim/internal/digest"
 	"diglim/tpm/imalog"
 )
 
@@ -52,7 +53,7 @@ func TestCorpus(t *testing.T) {
 			switch {
 			case e.Violation:
 				violations++
-			case !e.Authentic():
+			case !e.Authentic(digest.SHA256):
 				wrong++
 			}
 			if e.Known {

@@ -135,6 +135,11 @@ func tagged(r *wire.Reader, at int64, field []byte, to *digest.Digest) {
 	if r.Err() != nil {
 		return
 	}
+	const usual = "sha256:\x00"
+	if len(field) >= len(usual) && string(field[:len(usual)]) == usual {
+		take(r, at, digest.SHA256, field[len(usual):], to)
+		return
+	}
 	i := bytes.IndexByte(field, ':')
 	if i < 0 || i+1 == len(field) || field[i+1] != 0 {
 		r.FailAt(at, errors.New("digest without the name of its algorithm"))
@@ -154,12 +159,9 @@ func take(r *wire.Reader, at int64, alg digest.Algorithm, value []byte, to *dige
 	}
 }
 
-// algorithm is digest.ByName without a string made for the usual names.
+// algorithm is digest.ByName without a string made for the other usual name.
 func algorithm(name []byte) (digest.Algorithm, error) {
-	switch string(name) {
-	case "sha256":
-		return digest.SHA256, nil
-	case "sha1":
+	if string(name) == "sha1" {
 		return digest.SHA1, nil
 	}
 	return digest.ByName(string(name))

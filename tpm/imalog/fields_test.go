@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -89,7 +90,7 @@ func TestTemplates(t *testing.T) {
 				t.Fatalf("%s %s: %d entries, %v", name, width, len(got), err)
 			}
 			for i, e := range got {
-				if !e.Known || !e.Authentic() || e.Template != all[i].Template {
+				if !e.Known || !e.Authentic(digest.SHA256) || e.Template != all[i].Template {
 					t.Errorf("%s: %+v", name, e)
 				}
 				if e.Template != "sig" && string(e.Path) != "/usr/bin/true" {
@@ -285,7 +286,7 @@ func TestWindow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !e.Authentic() || e.Offset != end || !bytes.Equal(e.Data, all[n].TemplateData()) {
+		if !e.Authentic(digest.SHA256) || e.Offset != end || !bytes.Equal(e.Data, all[n].TemplateData()) {
 			t.Fatalf("entry %d at %d", e.Number, e.Offset)
 		}
 		end += int64(len(tpmtest.Log(digest.SHA1, all[n])))
@@ -294,6 +295,54 @@ func TestWindow(t *testing.T) {
 	if n != len(all) || end != int64(len(log)) {
 		t.Errorf("%d of %d entries, %d of %d bytes", n, len(all), end, len(log))
 	}
+}
+
+// An error is the same wherever it lies in the window, and the entries before it
+// are all there.
+func TestErrorsAtTheWindowsEdge(t *testing.T) {
+	small := tpmtest.Log(digest.SHA1, tpmtest.NewEntry("/x", file("x")))
+	inner := tpmtest.NewEntry("/y", file("y"))
+	inner.Data = append([]byte{200, 0, 0, 0}, "sha256:\x00"...) // a field that is longer than the data
+	for name, bad := range map[string][]byte{
+		"field too long": tpmtest.Log(digest.SHA1, inner),
+		"entry cut off":  small[:len(small)-1],
+		"number cut off": small[:2],
+		"data too long":  append(bytes.Clone(small[:len(small)-len(tpmtest.NewEntry("/x", file("x")).TemplateData())-4]), 0xff, 0xff, 0xff, 0x7f),
+	} {
+		alone := wireError(t, bad)
+		const edge = 64 << 10
+		for n := edge/len(small) - 2; n < edge/len(small)+2; n++ {
+			log := append(bytes.Repeat(small, n), bad...)
+			if name == "field too long" {
+				log = append(log, bytes.Repeat(small, 100)...)
+			}
+			entries := 0
+			for _, err := range imalog.Entries(bytes.NewReader(log), imalog.Layout{Hash: digest.SHA1}) {
+				if err == nil {
+					entries++
+				}
+			}
+			got := wireError(t, log)
+			if entries != n || got.Record != fmt.Sprintf("entry %d", n+1) || got.Offset != alone.Offset+int64(n*len(small)) || got.Err.Error() != alone.Err.Error() {
+				t.Errorf("%s: after %d entries, want %d: %v; alone: %v", name, entries, n, got, alone)
+			}
+		}
+	}
+}
+
+// wireError is the error that ends a log.
+func wireError(t *testing.T, log []byte) *wire.Error {
+	t.Helper()
+	var bad *wire.Error
+	for _, err := range imalog.Entries(bytes.NewReader(log), imalog.Layout{Hash: digest.SHA1}) {
+		if err != nil && !errors.As(err, &bad) {
+			t.Fatal(err)
+		}
+	}
+	if bad == nil {
+		t.Fatal("no error")
+	}
+	return bad
 }
 
 // A kernel before 5.8 extends other banks with SHA-1 and zeros. It is arrived

@@ -39,9 +39,10 @@ const (
 	maxPCR       = 23
 )
 
-// headSize is how much of a log is looked at first, in bytes. It is more than a
-// first entry about the boot needs.
-const headSize = 64 << 10
+// windowSize is how much of a log is looked at at a time, in bytes, unless an
+// entry is larger: what was read is parsed while a processor's caches have it. It
+// is more than a first entry about the boot needs.
+const windowSize = 64 << 10
 
 // Sizes of the template "ima". Its hash is over the digest and the name filled
 // up with zeros to one byte more (IMA_EVENT_NAME_LEN_MAX in ima.h).
@@ -78,14 +79,25 @@ type Entry struct {
 	Mode        uint16        // imode
 
 	sum    digest.Digest // of Data, if summed
+	own    digest.Digest // of Data, by Hash's algorithm where that is another
 	summed bool
 	rare   bool // it may have fields other than digest, path and signature
 }
 
 // Authentic reports whether Hash is the hash of Data. In a violation it is
-// not: no PCR covers a violation's data.
-func (e *Entry) Authentic() bool {
-	return !e.Violation && *e.hashed(e.Hash.Algorithm()) == e.Hash
+// not: no PCR covers a violation's data. The bank's hash, which is wanted next, is
+// made on the way.
+func (e *Entry) Authentic(bank digest.Algorithm) bool {
+	alg := e.Hash.Algorithm()
+	switch {
+	case e.Violation:
+		return false
+	case alg == bank || e.summed:
+		return e.hashed(alg).Equal(&e.Hash)
+	}
+	digest.SetSums(&e.own, alg, &e.sum, bank, e.Data)
+	e.summed = true
+	return e.own.Equal(&e.Hash)
 }
 
 // Sum is the hash of Data, which is computed once for an algorithm that is
@@ -128,7 +140,7 @@ func (l Layout) order() binary.ByteOrder {
 // first by which its template hash is right. It is nearly always one. That
 // nothing can be read is an error; an empty log has no layout and no error.
 func Layouts(log io.ReaderAt) ([]Layout, error) {
-	head := make([]byte, headSize)
+	head := make([]byte, windowSize)
 	n, err := log.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -140,11 +152,11 @@ func Layouts(log io.ReaderAt) ([]Layout, error) {
 	for _, bigEndian := range []bool{false, true} {
 		for _, alg := range []digest.Algorithm{digest.SHA1, digest.SHA256, digest.SHA384, digest.SHA512} {
 			l := Layout{alg, bigEndian}
-			p := parser{Reader: wire.New("", l.order(), head[:n]), Layout: l}
+			p := newParser(l, head[:n])
 			var e Entry
 			p.next(&e)
 			switch {
-			case p.Err() == nil && e.Authentic():
+			case p.Err() == nil && e.Authentic(alg):
 				right = append(right, l)
 			case p.named: // what follows the name may still be cut or bad: Entries will say
 				possible = append(possible, l)
@@ -161,8 +173,8 @@ func Layouts(log io.ReaderAt) ([]Layout, error) {
 // *wire.Error that says which entry, and where, or what log returned. An empty
 // log has no entries and no error.
 //
-// It takes two MaxEntry of memory at most, whatever the log's size. The entry
-// yielded is reused for the next one.
+// It takes two MaxEntry of memory at most, and much less where entries are small,
+// whatever the log's size. The entry yielded is reused for the next one.
 func Entries(log io.ReaderAt, l Layout) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		for batch, err := range Batches(log, l) {
@@ -188,24 +200,11 @@ const batchLen = 16
 func Batches(log io.ReaderAt, l Layout) iter.Seq2[[]Entry, error] {
 	return func(yield func([]Entry, error) bool) {
 		w := window{log: log}
-		p := parser{Layout: l}
+		p := newParser(l, nil)
 		var batch [batchLen]Entry
 		for {
-			// Every entry is parsed with all of it in sight.
-			if p.Reader == nil || p.Len() < MaxEntry && !w.end {
-				left := 0
-				if p.Reader != nil {
-					left = p.Len()
-				}
-				b, err := w.slide(left)
-				if err != nil {
-					yield(nil, err)
-					return
-				}
-				p.Reader = wire.New("", l.order(), b).At(w.at)
-			}
 			n := 0
-			for n < batchLen && p.Len() > 0 && (n == 0 || w.end || p.Len() >= MaxEntry) {
+			for n < batchLen && p.Len() > 0 {
 				if p.next(&batch[n]); p.Err() != nil {
 					break
 				}
@@ -216,13 +215,25 @@ func Batches(log io.ReaderAt, l Layout) iter.Seq2[[]Entry, error] {
 			if n > 0 && !yield(batch[:n], nil) {
 				return
 			}
+			left := p.Len()
 			if err := p.Err(); err != nil {
-				yield(nil, p.located(err))
+				left = w.from(batch[n].Offset)
+				if !errors.Is(err, wire.ErrShort) || w.end || left >= MaxEntry {
+					yield(nil, p.located(err))
+					return
+				}
+				p.number-- // it may be whole when more is in sight
+			} else if left > 0 {
+				continue
+			}
+			if w.end {
 				return
 			}
-			if n == 0 {
+			if err := w.slide(left); err != nil {
+				yield(nil, err)
 				return
 			}
+			p.Reset(w.buf, w.at)
 		}
 	}
 }
@@ -235,25 +246,24 @@ type window struct {
 	end bool  // buf goes up to the end of the log
 }
 
-// slide drops all but the last left bytes, and reads on.
-func (w *window) slide(left int) ([]byte, error) {
+// from is how many bytes of the window are at that offset of the log and behind it.
+func (w *window) from(offset int64) int { return int(w.at + int64(len(w.buf)) - offset) }
+
+// slide drops all but the last left bytes, fewer than MaxEntry, and reads on.
+func (w *window) slide(left int) error {
 	w.at += int64(len(w.buf) - left)
-	size := 2 * MaxEntry
-	if w.buf == nil {
-		size = headSize // most logs are small
-	}
 	buf := w.buf[:cap(w.buf)]
-	if len(buf) < size {
+	if size := max(windowSize, min(2*left, MaxEntry)); len(buf) < size {
 		buf = make([]byte, size)
 	}
 	copy(buf, w.buf[len(w.buf)-left:])
 	n, err := w.log.ReadAt(buf[left:], w.at+int64(left))
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return err
 	}
 	w.end = err != nil
 	w.buf = buf[:left+n]
-	return w.buf, nil
+	return nil
 }
 
 func printable(b []byte) bool {
@@ -269,14 +279,18 @@ type parser struct {
 	*wire.Reader
 	Layout
 	number   int
-	named    bool     // the current entry's template has a name
-	template string   // of the current entry
-	fields   []field  // of template
-	known    bool     // all of them are
-	rare     bool     // template has fields other than digest, path and signature, or is of old
-	sizes    []uint32 // of the current entry
-	data     wire.Reader
+	named    bool         // the current entry's template has a name
+	template string       // of the current entry
+	fields   []field      // of template
+	known    bool         // all of them are
+	rare     bool         // template has fields other than digest, path and signature, or is of old
+	sizes    []uint32     // of the current entry
+	data     *wire.Reader // of the current entry
 	legacy   [legacyDigest + legacyName + 1]byte
+}
+
+func newParser(l Layout, b []byte) parser {
+	return parser{Reader: wire.New("", l.order(), b), Layout: l, data: wire.New("", l.order(), nil)}
 }
 
 // located puts the entry's number into an error.
@@ -295,7 +309,7 @@ func (p *parser) next(e *Entry) {
 	}
 	e.Number = p.number
 	e.Offset = p.Offset()
-	e.Data, e.Path, e.Signature, e.Digest, e.Verity, e.summed = nil, nil, nil, digest.Digest{}, false, false
+	e.Data, e.Path, e.Signature, e.Verity, e.summed = nil, nil, nil, false, false
 	p.named = false
 	pcr := p.U32()
 	if pcr > maxPCR {
@@ -329,6 +343,9 @@ func (p *parser) next(e *Entry) {
 		}
 	}
 	e.Template, e.Known, e.rare = p.template, p.known, p.rare
+	if p.rare {
+		e.Digest = digest.Digest{} // the others have one
+	}
 	if e.Template == "ima" {
 		p.old(e)
 		return
@@ -339,12 +356,12 @@ func (p *parser) next(e *Entry) {
 	if p.Err() != nil || !e.Known {
 		return
 	}
-	p.data = *wire.New("", p.order(), e.Data).At(start)
+	p.data.Reset(e.Data, start)
 	if p.rare {
 		e.XattrSizes = p.sizes[:0]
 	}
 	for _, read := range p.fields {
-		read(e, &p.data)
+		read(e, p.data)
 	}
 	if p.rare {
 		p.sizes = e.XattrSizes

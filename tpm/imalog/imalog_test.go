@@ -75,8 +75,8 @@ func TestEntries(t *testing.T) {
 				!bytes.Equal(e.Data, w.TemplateData()) || e.Hash.Algorithm() != alg {
 				t.Errorf("%s: %+v from %+v", alg, e, w)
 			}
-			if e.Authentic() == w.Violation {
-				t.Errorf("%s: entry %d: authentic %v", alg, e.Number, e.Authentic())
+			if e.Authentic(digest.SHA256) == w.Violation {
+				t.Errorf("%s: entry %d: authentic %v", alg, e.Number, e.Authentic(digest.SHA256))
 			}
 		}
 	}
@@ -109,7 +109,7 @@ func TestLegacyTemplate(t *testing.T) {
 	entry = append(entry, "\x05\x00\x00\x00/init"...)
 	log := append(entry, tpmtest.Log(digest.SHA1, tpmtest.NewEntry("/x", file("x")))...)
 	all, err := parse(log)
-	if err != nil || len(all) != 2 || !all[0].Authentic() || !all[0].Known || string(all[0].Path) != "/init" || all[0].Digest != digest.Sum(digest.SHA1, []byte("init")) || !all[1].Known || all[1].Offset != int64(len(entry)) {
+	if err != nil || len(all) != 2 || !all[0].Authentic(digest.SHA256) || !all[0].Known || string(all[0].Path) != "/init" || all[0].Digest != digest.Sum(digest.SHA1, []byte("init")) || !all[1].Known || all[1].Offset != int64(len(entry)) {
 		t.Errorf("%+v, %v", all, err)
 	}
 	long := bytes.Replace(entry, []byte("\x05\x00\x00\x00/init"), append([]byte{0, 1, 0, 0}, make([]byte, 256)...), 1)
@@ -212,7 +212,7 @@ func TestAttack31DataIsNotWhatWasHashed(t *testing.T) {
 	e := tpmtest.NewEntry("/usr/bin/evil", file("evil"))
 	e.Hash = digest.Sum(digest.SHA1, tpmtest.NewEntry("/usr/bin/true", file("true")).TemplateData()).Bytes()
 	all, err := parse(tpmtest.Log(digest.SHA1, e))
-	if err != nil || len(all) != 1 || all[0].Authentic() {
+	if err != nil || len(all) != 1 || all[0].Authentic(digest.SHA256) {
 		t.Errorf("%+v, %v", all, err)
 	}
 }
@@ -329,7 +329,7 @@ func FuzzEntries(f *testing.F) {
 				if e.Template == "ima" {
 					end = -1 // Data does not say how long the entry is
 				}
-				e.Authentic()
+				e.Authentic(digest.SHA256)
 				r.Add(e)
 				for _, attribute := range [][]byte{e.Signature, e.EVM} {
 					s, err := imalog.ParseSignature(attribute)
@@ -354,7 +354,7 @@ func BenchmarkEntries(b *testing.B) {
 	}{
 		{"parse", func(*imalog.Replay, *imalog.Entry) {}},
 		{"replay", func(r *imalog.Replay, e *imalog.Entry) { r.Add(e) }},
-		{"replay and check", func(r *imalog.Replay, e *imalog.Entry) { e.Authentic(); r.Add(e) }},
+		{"replay and check", func(r *imalog.Replay, e *imalog.Entry) { e.Authentic(digest.SHA256); r.Add(e) }},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -11,10 +11,8 @@ import (
 type Replay struct {
 	bank          digest.Algorithm
 	value, quoted digest.Digest
-	ones          []byte // what a violation extends
-	buf           []byte
+	ones          digest.Digest // what a violation extends
 	padded        bool
-	zeros         []byte // what fills up SHA-1, for padded
 	added         int
 	proven        int // added when value was last quoted's, -1 if it never was
 }
@@ -27,10 +25,9 @@ func NewReplay(start, quoted digest.Digest) *Replay {
 		bank:   bank,
 		value:  start,
 		quoted: quoted,
-		ones:   bytes.Repeat([]byte{0xff}, bank.Size()),
-		buf:    make([]byte, 0, 2*bank.Size()),
 		proven: -1,
 	}
+	r.ones, _ = digest.New(bank, bytes.Repeat([]byte{0xff}, bank.Size()))
 	r.look()
 	return r
 }
@@ -40,7 +37,6 @@ func NewReplay(start, quoted digest.Digest) *Replay {
 // PCR proves is as strong as SHA-1. It returns r.
 func (r *Replay) Pad() *Replay {
 	r.padded = true
-	r.zeros = make([]byte, max(0, r.bank.Size()-digest.SHA1.Size()))
 	return r
 }
 
@@ -55,17 +51,16 @@ func Zero(bank digest.Algorithm) digest.Digest {
 // ima_add_template_entry). It reports whether the PCR then has the quoted
 // value.
 func (r *Replay) Add(e *Entry) bool {
-	r.buf = r.value.Append(r.buf[:0])
 	switch {
 	case e.Violation:
-		r.buf = append(r.buf, r.ones...)
+		r.value.Extend(&r.ones)
 	case r.padded:
-		r.buf = e.hashed(digest.SHA1).Append(r.buf)
-		r.buf = append(r.buf, r.zeros...)
+		value := e.hashed(digest.SHA1).Append(make([]byte, 0, digest.MaxSize))
+		by, _ := digest.New(r.bank, value[:r.bank.Size()])
+		r.value.Extend(&by)
 	default:
-		r.buf = e.hashed(r.bank).Append(r.buf)
+		r.value.Extend(e.hashed(r.bank))
 	}
-	r.value.SetSum(r.bank, r.buf)
 	r.added++
 	return r.look()
 }
@@ -73,13 +68,12 @@ func (r *Replay) Add(e *Entry) bool {
 // Extend extends the PCR by a digest of the bank that another log has. It is no
 // entry, and reports what Add does.
 func (r *Replay) Extend(d digest.Digest) bool {
-	r.buf = d.Append(r.value.Append(r.buf[:0]))
-	r.value.SetSum(r.bank, r.buf)
+	r.value.Extend(&d)
 	return r.look()
 }
 
 func (r *Replay) look() bool {
-	if r.value != r.quoted {
+	if !r.value.Equal(&r.quoted) {
 		return false
 	}
 	r.proven = r.added
