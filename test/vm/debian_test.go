@@ -70,7 +70,7 @@ func probePackage(name, version string) map[string]string {
 	}
 	kill := ""
 	if version == "2" {
-		kill = "[ ! -e /run/kill ] || kill -KILL $PPID\n"
+		kill = "if [ -e /run/kill ]; then kill -KILL $PPID; exit 1; fi\n"
 	}
 	return map[string]string{
 		"DEBIAN/control": fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: x <x@example.org>\nDescription: x\n", name, version),
