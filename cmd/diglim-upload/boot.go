@@ -133,7 +133,7 @@ func (b *boot) run(stderr io.Writer) error {
 	case onfailEmergency:
 		b.say(critical, stderr, "asking for a shell (onfail emergency); diglim.onfail=continue and diglim=off on the kernel command line are ways back")
 		if kernelWants(string(cmdline), "diglim.onfail") == "" {
-			b.say(critical, stderr, "when the shell ends it is tried again; echo onfail continue >>%s, and it goes on in mode log", b.conf)
+			b.say(critical, stderr, "when the shell ends it is tried again; echo onfail continue >>%s, and it goes on, and denies nothing", b.conf)
 		}
 		return cli.Exit(exitEmergency)
 	}
