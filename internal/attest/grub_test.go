@@ -144,16 +144,17 @@ func TestGRUB(t *testing.T) {
 		"a kernel that was told something else": {add(stub("/vmlinuz-6.1 "+grubConsole), initrd("initramfs")), attest.NotTrusted, []attest.Code{attest.OtherInitrd}},
 		"a kernel that was told without GRUB":   {add(loadOptions(kernelLine)), attest.NotTrusted, []attest.Code{attest.OtherInitrd}},
 
-		"nothing on PCR 8":          {events{started("GRUB"), read(kernelPath, "kernel file"), read(initrdPath, "initramfs")}, attest.CouldNotTell, []attest.Code{attest.GRUBUnclear}},
-		"no kernel":                 {edit(5, 6), attest.CouldNotTell, []attest.Code{attest.GRUBUnclear}},
-		"nothing at all":            {nil, attest.NotTrusted, []attest.Code{attest.OtherBootLoader, attest.GRUBUnclear, attest.GRUBUnclear}},
-		"no GRUB":                   {edit(0, 1), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
-		"another GRUB":              {edit(0, 1, started("old GRUB")), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
-		"a kernel before GRUB":      {append(events{started("kernel")}, grubBoot()...), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
-		"a kernel by shim":          {append(edit(0, 1), started("GRUB")), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
-		"a kernel by firmware":      {edit(6, 6, back), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
-		"a kernel by shim, by GRUB": {edit(6, 6, started("boot loader")), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
-		"another kernel on PCR 4":   {edit(6, 7, started("old kernel")), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
+		"nothing on PCR 8":            {events{started("GRUB"), read(kernelPath, "kernel file"), read(initrdPath, "initramfs")}, attest.CouldNotTell, []attest.Code{attest.GRUBUnclear}},
+		"no kernel":                   {edit(5, 6), attest.CouldNotTell, []attest.Code{attest.GRUBUnclear}},
+		"nothing at all":              {nil, attest.NotTrusted, []attest.Code{attest.OtherBootLoader, attest.GRUBUnclear, attest.GRUBUnclear}},
+		"no GRUB":                     {edit(0, 1), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
+		"another GRUB":                {edit(0, 1, started("old GRUB")), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
+		"a kernel before GRUB":        {append(events{started("kernel")}, grubBoot()...), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
+		"a kernel by shim":            {append(edit(0, 1), started("GRUB")), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
+		"a kernel by firmware":        {edit(6, 6, back), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
+		"a kernel by firmware, tacit": {edit(6, 6, tpmtest.FirmwareEvent{PCR: 4, Type: tpmtest.EVSeparator, Data: make([]byte, 4)}), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
+		"a kernel by shim, by GRUB":   {edit(6, 6, started("boot loader")), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
+		"another kernel on PCR 4":     {edit(6, 7, started("old kernel")), attest.NotTrusted, []attest.Code{attest.OtherBootLoader}},
 	} {
 		expect(t, name, newGRUB(t, c.events...).judge(t), c.leaves, c.codes...)
 	}

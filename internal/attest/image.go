@@ -46,10 +46,7 @@ func (j *judge) image() {
 
 // actions are what a firmware says on PCR 4 besides what it starts (PC Client
 // Platform Firmware Profile, section 10.4.4).
-var actions = []string{"Calling EFI Application from Boot Option", returning, "BOOT ATTEMPTS OMITTED"}
-
-// returning is said when what was started gives up, and the firmware goes on.
-const returning = "Returning from EFI Application from Boot Option"
+var actions = []string{"Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option", "BOOT ATTEMPTS OMITTED"}
 
 // started wants everything that the firmware's log says was started to be what the
 // policy names, if it names any, and one of these to be there. Every event on PCR
@@ -70,9 +67,9 @@ func (j *judge) started(l *eventlog.Log, explained []bool) {
 		data, _ := e.Proven(j.policy.Bank)
 		_, kernel := j.policy.Kernels[d]
 		switch name, known := j.policy.Started[d]; {
-		case e.PCR != policy.BootLoaderPCR || e.Type == eventlog.NoAction || isSeparator(data):
-		case slices.Contains(actions, string(data)):
-			grub = grub && string(data) != returning
+		case e.PCR != policy.BootLoaderPCR || e.Type == eventlog.NoAction:
+		case isSeparator(data) || slices.Contains(actions, string(data)):
+			grub = false // it has returned to the firmware
 		case kernel && !grub:
 			j.find(Finding{Code: OtherBootLoader, Leaves: NotTrusted, Event: e.Number, Digest: d,
 				Why: fmt.Sprintf("event %d on PCR %d is of the kernel %s, and it was not GRUB that started it", e.Number, e.PCR, name)})

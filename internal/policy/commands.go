@@ -27,7 +27,7 @@ func (c *Commands) Add(text string) error {
 	}
 	r, err := regexp.Compile("^" + wild.Replace(regexp.QuoteMeta(text)) + "$")
 	if err != nil {
-		return errors.New("too long") // nothing else can be wrong with it
+		return errors.New("too long, or not UTF-8")
 	}
 	c.texts, c.allowed = append(c.texts, text), append(c.allowed, r)
 	return nil
