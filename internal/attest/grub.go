@@ -72,13 +72,18 @@ func (j *judge) told(l *eventlog.Log) map[digest.Digest]string {
 // the policy may come there, and one has to if it has any.
 func (j *judge) read(l *eventlog.Log, lines map[digest.Digest]string) {
 	var events []*eventlog.Event
+	files := map[digest.Digest]bootFile{} // a log may have a digest often, and a digest many sources
 	kernel, unknown := -1, 0
 	for i := range l.Events {
 		e := &l.Events[i]
 		if e.PCR != policy.FilePCR || e.Type == eventlog.NoAction {
 			continue
 		}
-		if d, _ := e.Digest(j.policy.Bank); j.kernel(d) != "" {
+		d, _ := e.Digest(j.policy.Bank)
+		if _, seen := files[d]; !seen {
+			files[d] = j.bootFile(d)
+		}
+		if files[d].kernel {
 			kernel = len(events)
 		}
 		events = append(events, e)
@@ -103,8 +108,8 @@ func (j *judge) read(l *eventlog.Log, lines map[digest.Digest]string) {
 		case last:
 			given = true // with a finding
 			found.Code, found.Why = OtherInitrd, "what GRUB read after the kernel is no initramfs that the policy has"
-		case j.file(d) != "":
-			j.state(Statement{PCR: e.PCR, Event: e.Number, Text: j.file(d)})
+		case files[d].known:
+			j.state(Statement{PCR: e.PCR, Event: e.Number, Text: files[d].name})
 			continue
 		default:
 			found.Code, found.Why = OtherBootFile, "GRUB read a file that is in no list and that the policy does not have"
@@ -122,30 +127,28 @@ func (j *judge) read(l *eventlog.Log, lines map[digest.Digest]string) {
 	}
 }
 
-// file is what is known of a file that GRUB read; empty if it is not known. What
-// GRUB calls it nothing proves, so that a file that is known at one path only is not.
-func (j *judge) file(d digest.Digest) string {
-	if kernel := j.kernel(d); kernel != "" {
-		return kernel
-	}
-	for _, s := range j.policy.Known.Some(d, nil, 1) {
-		return named(s)
-	}
-	return ""
+// A bootFile is what is known of a file that GRUB read. What GRUB calls it nothing
+// proves.
+type bootFile struct {
+	known, kernel bool
+	name          string
 }
 
-// kernel is what is known of a kernel that GRUB read: one of the policy, or a file
-// that a list calls vmlinuz, which is the word of who signed the list.
-func (j *judge) kernel(d digest.Digest) string {
+// bootFile looks a file up. A kernel is one of the policy, or a file that a list calls
+// vmlinuz, which is the word of who signed the list. What is known at one path only
+// is not known.
+func (j *judge) bootFile(d digest.Digest) bootFile {
 	if name, ok := j.policy.Kernels[d]; ok {
-		return name
+		return bootFile{true, true, name}
 	}
+	f := bootFile{}
 	for _, s := range j.policy.Known.Find(d) {
-		if !s.There && strings.HasPrefix(path.Base(s.Path), "vmlinuz") {
-			return named(s)
+		kernel := strings.HasPrefix(path.Base(s.Path), "vmlinuz")
+		if !s.There && (!f.known || kernel && !f.kernel) {
+			f = bootFile{true, kernel, named(s)}
 		}
 	}
-	return ""
+	return f
 }
 
 // named is a source in a few words.
