@@ -125,6 +125,13 @@ func predictImages(f *policy.File) error {
 			return fmt.Errorf("boot loader: %w", err)
 		}
 		f.Started[d] = path
+		kernel, err := isKernel(path)
+		switch {
+		case err != nil:
+			return fmt.Errorf("boot loader: %w", err)
+		case kernel && len(f.GRUB)+len(f.GRUBs) > 0:
+			return cli.Hint(fmt.Errorf("boot loader: %s: a kernel, which anything could start", path), "\"kernel\" names one that GRUB starts, and nothing else")
+		}
 	}
 	for _, path := range f.GRUBs {
 		d, err := hashImage(path, f.Bank)
@@ -153,6 +160,21 @@ func predictImages(f *policy.File) error {
 		f.Initrds[d] = path
 	}
 	return nil
+}
+
+// isKernel reports whether a file is a Linux kernel for x86 (HdrS, Documentation/arch/x86/boot.rst
+// in the kernel).
+func isKernel(path string) (kernel bool, err error) {
+	err = withFile(path, func(file io.ReaderAt, size int64) error {
+		magic := make([]byte, 4)
+		_, err := file.ReadAt(magic, 0x202)
+		kernel = string(magic) == "HdrS"
+		if errors.Is(err, io.EOF) {
+			err = nil // shorter than that
+		}
+		return err
+	})
+	return kernel, err
 }
 
 func hashFile(path string, bank digest.Algorithm) (d digest.Digest, err error) {

@@ -32,8 +32,8 @@ func Loaders(ctx context.Context) (string, error) {
 	return dir, os.Rename(tree, dir)
 }
 
-// Paths of what WriteGRUB writes, in the system partition, and where Debian's
-// packages have the first two. GRUB looks for its settings there.
+// Paths of what WriteGRUB writes, in the system partition, where GRUB looks for its
+// settings; and those of the first two below Loaders.
 const (
 	Shim       = "EFI/BOOT/BOOTX64.EFI"
 	GRUB       = "EFI/BOOT/grubx64.efi"
@@ -41,8 +41,8 @@ const (
 	Vmlinuz    = "vmlinuz"
 	InitrdImg  = "initrd.img"
 
-	debianShim = "usr/lib/shim/shimx64.efi.signed"
-	debianGRUB = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
+	DebianShim = "usr/lib/shim/shimx64.efi.signed"
+	DebianGRUB = "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
 )
 
 // WriteGRUB writes a system partition from which shim starts GRUB, and GRUB the
@@ -57,7 +57,7 @@ func WriteGRUB(ctx context.Context, dir string, m Machine, settings string) erro
 		return err
 	}
 	for name, from := range map[string]string{
-		Shim: filepath.Join(loaders, debianShim), GRUB: filepath.Join(loaders, debianGRUB),
+		Shim: filepath.Join(loaders, DebianShim), GRUB: filepath.Join(loaders, DebianGRUB),
 		Vmlinuz: m.Kernel.image(), InitrdImg: m.Initrd,
 	} {
 		data, err := os.ReadFile(from)
