@@ -26,8 +26,8 @@ func TestGRUB(t *testing.T) {
 		g := newGRUBGuest(t, ctx, k)
 		const line = "ima_policy=tcb"
 		settings := g.boot(line)
-		out := g.run(t, 0, "attest-verify", "policy", "init", "--output", "policy", "--ak", filepath.Join(g.out, "honest", "ak.pub"),
-			"--lists", "lists", "--allow-unsigned", filepath.Join(g.out, "honest"))
+		out := g.run(t, 0, "attest-verify", "policy", "init", "--output", "policy", "--ak", filepath.Join(g.out, honest, "ak.pub"),
+			"--lists", "lists", "--allow-unsigned", filepath.Join(g.out, honest))
 		for _, want := range []string{"/EFI/debian/grub.cfg", "initrd.img"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("policy init does not name %s:\n%s", want, out)
@@ -38,6 +38,8 @@ func TestGRUB(t *testing.T) {
 		g.state("initramfs %q", g.machine.Initrd)
 		g.check("honest")
 		g.named(k)
+		g.state("initramfs %s \"as the one that was not there\"", digest.Sum(digest.SHA256, []byte("by hand")))
+		g.checkFrom(later, "measured later", attest.WrongAggregate)
 
 		if strings.HasPrefix(k.Release, vm.Series[0]+".") {
 			g.boot(line + " init=/bin/sh")
@@ -57,6 +59,14 @@ func TestGRUB(t *testing.T) {
 	})
 }
 
+// Evidence that a guest collects: at once, and when it has extended a PCR by hand and
+// has put that into the log.
+const (
+	honest = "honest"
+	later  = "later"
+	forged = plan.Out + "/forged"
+)
+
 // A grubGuest is a guest that GRUB boots and that collects evidence, and its verifier.
 type grubGuest struct {
 	attestGuest
@@ -70,10 +80,18 @@ func newGRUBGuest(t *testing.T, ctx context.Context, k vm.Kernel) *grubGuest {
 	g := &grubGuest{attestGuest: attestGuest{dir: t.TempDir(), tree: t.TempDir()}, t: t, ctx: ctx, nonce: hex.EncodeToString([]byte("what it was asked"))}
 	g.bin = filepath.Join(g.tree, "usr", "bin")
 	g.must(os.MkdirAll(g.bin, 0o755))
-	for _, pkg := range []string{"diglim/cmd/diglim-gen", "diglim/cmd/attest-verify"} {
+	for _, pkg := range []string{"diglim/cmd/diglim-gen", "diglim/cmd/attest-verify", "diglim/test/vm/guestattest"} {
 		g.must(vm.Build(ctx, filepath.Join(g.bin, filepath.Base(pkg)), pkg))
 	}
-	g.plan.Commands = []plan.Command{{Name: "honest", Argv: []string{"/usr/bin/attest-verify", "collect", "--output", plan.Out + "/honest", "--nonce", g.nonce}}}
+	for _, argv := range [][]string{
+		{"attest-verify", "collect", "--output", plan.Out + "/" + honest, "--nonce", g.nonce},
+		{"guestattest", "extend", "9"},
+		{"guestattest", "forge", "extended", "/sys/kernel/security/tpm0/binary_bios_measurements", forged},
+		{"attest-verify", "collect", "--output", plan.Out + "/" + later, "--nonce", g.nonce, "--firmware-log", forged},
+	} {
+		argv[0] = "/usr/bin/" + argv[0]
+		g.plan.Commands = append(g.plan.Commands, plan.Command{Name: fmt.Sprint("command", len(g.plan.Commands)), Argv: argv})
+	}
 	g.machine = vm.Machine{Kernel: k, Disk: filepath.Join(g.dir, "disk"), TPM: true, TPMState: filepath.Join(g.dir, "tpm"), ESP: filepath.Join(g.dir, "esp")}
 	g.machine.Initrd = g.initrd(k, "")
 	g.run(t, 0, "diglim-gen", "files", "--format", "tlv", "--label", "programs", "--output", "lists", g.bin)
@@ -105,8 +123,10 @@ func (g *grubGuest) boot(line string) string {
 	g.must(vm.WriteDisk(g.ctx, g.machine.Disk, g.tree, 64<<20))
 	r, err := vm.Boot(g.ctx, g.machine)
 	g.must(err)
-	if output, exit, err := r.Command("honest"); err != nil || exit != 0 {
-		g.t.Fatalf("in the guest: exit code %d, %v\n%s", exit, err, output)
+	for _, c := range g.plan.Commands {
+		if output, exit, err := r.Command(c.Name); err != nil || exit != 0 {
+			g.t.Fatalf("in the guest: %v: exit code %d, %v\n%s", c.Argv, exit, err, output)
+		}
 	}
 	checkKernelLog(g.t, r)
 	g.out = r.Out
@@ -148,11 +168,16 @@ func (g *grubGuest) named(k vm.Kernel) {
 // check has the evidence judged, and wants findings of these codes against it.
 func (g *grubGuest) check(name string, codes ...attest.Code) {
 	g.t.Helper()
+	g.checkFrom(honest, name, codes...)
+}
+
+func (g *grubGuest) checkFrom(evidence, name string, codes ...attest.Code) {
+	g.t.Helper()
 	exit := 0
 	if len(codes) > 0 {
 		exit = 1
 	}
-	out := g.run(g.t, exit, "attest-verify", "check", "--json", "--policy", "policy", "--nonce", g.nonce, filepath.Join(g.out, "honest"))
+	out := g.run(g.t, exit, "attest-verify", "check", "--json", "--policy", "policy", "--nonce", g.nonce, filepath.Join(g.out, evidence))
 	var a answer
 	g.must(json.Unmarshal([]byte(out), &a))
 	slices.Sort(codes)
