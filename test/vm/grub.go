@@ -10,7 +10,19 @@ import (
 
 // Loaders is a directory with the boot loaders of Debian, as their packages have
 // them: shim, which Microsoft signed, and GRUB, which Debian did.
+//
+// Lists of packages that are older than the mirror are renewed once, by root.
 func Loaders(ctx context.Context) (string, error) {
+	dir, err := loaders(ctx)
+	if err != nil && os.Geteuid() == 0 {
+		if _, updated := run(ctx, "", "apt-get", "-q", "update"); updated == nil {
+			dir, err = loaders(ctx)
+		}
+	}
+	return dir, err
+}
+
+func loaders(ctx context.Context) (string, error) {
 	unlock, err := lockCache()
 	if err != nil {
 		return "", err
