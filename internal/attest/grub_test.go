@@ -175,6 +175,12 @@ func TestGRUB(t *testing.T) {
 	m.pcrs = slices.DeleteFunc(slices.Clone(m.pcrs), func(pcr int) bool { return pcr == 8 })
 	expect(t, "PCR 8 is not quoted", m.judge(t), attest.CouldNotTell, attest.PCRNotQuoted, attest.NoAggregatePCRs)
 
+	m = newGRUB(t, edit(4, 5, unproven)...)
+	if err := m.policy.Commands.Add("**"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "anything may be told, and the log does not say what", m.judge(t), attest.NotTrusted, attest.OtherCommand)
+
 	// The end of it handed in as what the running system measured.
 	m = newGRUB(t, edit(8, 10)...)
 	m.systemd = []record{{pcr: 8, text: "linux /vmlinuz " + grubConsole}, {pcr: 8, text: "initrd " + initrdPath}}
