@@ -78,12 +78,16 @@ func (p *policyInit) run(cmd *cobra.Command, path string) (err error) {
 			asked.SecureBoot = i == policy.SecureBootPCR
 		}
 	}
+	g := readGRUB(ev.Firmware, asked.Bank)
+	if g != nil && g.quoted(pcrs, asked.Bank) {
+		g.ask(asked)
+	}
 	v := attest.Judge(ev, attest.Challenge{Nonce: q.Nonce, AK: ak}, &asked.Policy)
 	if v.Proven == 0 {
 		return cli.Hint(fmt.Errorf("evidence: %s: no entry of the log is proven", path), "attest-verify check says what is wrong with it")
 	}
 	w := writer{dir: filepath.Dir(p.output)}
-	w.policy(p, asked, pcrs, q, v)
+	w.policy(p, asked, pcrs, q, v, g)
 	if _, err := policy.ParseFile(w.Bytes()); err != nil {
 		return fmt.Errorf("the policy that was made: %w", err)
 	}
@@ -176,7 +180,7 @@ func (w *writer) path(p string) string {
 	return p
 }
 
-func (w *writer) policy(p *policyInit, asked *policy.File, pcrs *tpm.PCRs, q *tpm.Quote, v attest.Verdict) {
+func (w *writer) policy(p *policyInit, asked *policy.File, pcrs *tpm.PCRs, q *tpm.Quote, v attest.Verdict, g *grubBoot) {
 	w.line("# A first policy, from the evidence of one host. Read it before you rely on it.")
 	w.line("policy 1")
 	w.line("serial 1")
@@ -201,7 +205,14 @@ func (w *writer) policy(p *policyInit, asked *policy.File, pcrs *tpm.PCRs, q *tp
 	w.line("")
 	w.boot(asked.Bank, pcrs, q)
 	w.line("")
-	w.firmware(asked.Firmware, v)
+	if w.firmware(asked.Firmware, v) && g != nil {
+		w.line("")
+		if g.quoted(pcrs, asked.Bank) {
+			w.grub(g, v)
+		} else {
+			w.ask("what GRUB did: PCRs %d, %d and %d are not all quoted", policy.BootLoaderPCR, policy.CommandPCR, policy.FilePCR)
+		}
+	}
 	w.line("")
 	w.files(v)
 }
@@ -272,8 +283,9 @@ func (w *writer) boot(bank digest.Algorithm, pcrs *tpm.PCRs, q *tpm.Quote) {
 	w.line("tpm-firmware at-least %#016x", q.Firmware)
 }
 
-// firmware writes what the firmware's log shows of the PCRs that were asked for.
-func (w *writer) firmware(asked []int, v attest.Verdict) {
+// firmware writes what the firmware's log shows of the PCRs that were asked for,
+// and returns whether it explains them.
+func (w *writer) firmware(asked []int, v attest.Verdict) bool {
 	var explained []string
 	for _, r := range v.Firmware {
 		explained = append(explained, fmt.Sprint(r.PCR))
@@ -299,15 +311,16 @@ func (w *writer) firmware(asked []int, v attest.Verdict) {
 		w.ask("what the firmware did: %s", bad)
 		w.line("# firmware-log 0-7")
 		w.line("# secure-boot required")
-		return
+		return false
 	}
 	w.line("firmware-log %s", strings.Join(explained, ","))
 	if !on {
 		w.ask("%s", secureBoot)
 		w.line("# secure-boot required")
-		return
+		return true
 	}
 	w.line("secure-boot required")
+	return true
 }
 
 // meaning is what a PCR is for (PC Client Platform Firmware Profile section

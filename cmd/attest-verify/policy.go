@@ -129,8 +129,66 @@ func predictImages(f *policy.File) error {
 			return fmt.Errorf("boot loader: %w", err)
 		}
 		f.Started[d] = path
+		kernel, err := isKernel(path)
+		switch {
+		case err != nil:
+			return fmt.Errorf("boot loader: %w", err)
+		case kernel && len(f.GRUB)+len(f.GRUBs) > 0:
+			return cli.Hint(fmt.Errorf("boot loader: %s: a kernel, which anything could start", path), "\"kernel\" names one that GRUB starts, and nothing else")
+		}
+	}
+	for _, path := range f.GRUBs {
+		d, err := hashImage(path, f.Bank)
+		if err != nil {
+			return fmt.Errorf("GRUB: %w", err)
+		}
+		f.StartGRUB(d, path)
+	}
+	for _, path := range f.KernelFiles {
+		started, err := hashImage(path, f.Bank)
+		if err != nil {
+			return fmt.Errorf("kernel: %w", err)
+		}
+		read, err := hashFile(path, f.Bank)
+		if err != nil {
+			return fmt.Errorf("kernel: %w", err)
+		}
+		f.StartKernel(started, path)
+		f.StartKernel(read, path)
+	}
+	for _, path := range f.Initramfses {
+		d, err := hashFile(path, f.Bank)
+		if err != nil {
+			return fmt.Errorf("initramfs: %w", err)
+		}
+		f.Initrds[d] = path
 	}
 	return nil
+}
+
+// isKernel reports whether a file is a Linux kernel for x86 (HdrS, Documentation/arch/x86/boot.rst
+// in the kernel).
+func isKernel(path string) (kernel bool, err error) {
+	err = withFile(path, func(file io.ReaderAt, size int64) error {
+		magic := make([]byte, 4)
+		_, err := file.ReadAt(magic, 0x202)
+		kernel = string(magic) == "HdrS"
+		if errors.Is(err, io.EOF) {
+			err = nil // shorter than that
+		}
+		return err
+	})
+	return kernel, err
+}
+
+func hashFile(path string, bank digest.Algorithm) (d digest.Digest, err error) {
+	err = withFile(path, func(file io.ReaderAt, size int64) error {
+		h := bank.Hash()
+		_, err := io.Copy(h, io.NewSectionReader(file, 0, size))
+		d = digest.Of(bank, h)
+		return err
+	})
+	return d, err
 }
 
 // predictImage returns the values of PCR 11 that a kernel image makes, and what it
@@ -189,16 +247,10 @@ func readPolicy(path string) (*policy.File, error) {
 		}
 	}
 	there(&f.AK)
-	for _, paths := range [][]string{f.Lists, f.Keyrings, f.SigningKeys, f.IMAPolicies} {
+	for _, paths := range [][]string{f.Lists, f.Keyrings, f.SigningKeys, f.IMAPolicies, f.UKIs, f.BootLoaders, f.GRUBs, f.KernelFiles, f.Initramfses} {
 		for i := range paths {
 			there(&paths[i])
 		}
-	}
-	for i := range f.UKIs {
-		there(&f.UKIs[i])
-	}
-	for i := range f.BootLoaders {
-		there(&f.BootLoaders[i])
 	}
 	return f, nil
 }

@@ -65,6 +65,8 @@ func (r *reading) entry(c *chain, e *imalog.Entry, l look) (good []policy.Source
 		c.open.aggregate = true
 		switch want, ok := r.bootAggregate(e.Digest.Algorithm()); {
 		case r.pcrs == nil: // the quote's finding says it all
+		case len(r.policy.GRUB) > 0 && e.Digest.Algorithm() == digest.SHA1:
+			found(NoAggregatePCRs, CouldNotTell, none, "it is of PCRs 0 to 7 alone, so that nothing shows what was added later to PCRs 8 and 9, where GRUB measures")
 		case !ok:
 			found(NoAggregatePCRs, CouldNotTell, none, fmt.Sprintf("the PCRs that it was made of are not quoted in the %s bank", e.Digest.Algorithm()))
 		case want != e.Digest:

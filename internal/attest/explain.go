@@ -100,7 +100,7 @@ var explanations = map[Code]explanation{
 		"Find out what was started. If it was a new kernel, add a statement uki with it to the policy, and drop the old one later."},
 	OtherBootLoader: {
 		"The firmware's log, proven by PCR 4, has something that was started and that the policy does not name, or nothing that was started.",
-		"Find out what the event is about. If it belongs there, add a statement boot-loader, with the file or the digest, or uki for a kernel image."},
+		"Find out what the event is about. If it belongs there, add a statement boot-loader, with the file or the digest, uki for a kernel image, or kernel for one that GRUB starts."},
 	OtherCommandLine: {
 		"The kernel measured another command line than any that the policy has.",
 		"Find out who changed it. If it was you, add a statement kernel-command-line to the policy."},
@@ -108,8 +108,18 @@ var explanations = map[Code]explanation{
 		"The first event on PCR 9 is not the kernel's own measurement of its command line, so that nothing proves which it was.",
 		"Start the kernel by its EFI stub, a unified kernel image or systemd-boot, or expect values of PCRs with the statement pcr."},
 	OtherInitrd: {
-		"The kernel measured another initramfs than any that the policy has, or none.",
+		"The kernel measured, or GRUB read after the kernel, another initramfs than any that the policy has, or none.",
 		"Find out who made it. If it was an update, add a statement initramfs with the new digest to the policy."},
+
+	OtherCommand: {
+		"GRUB carried out a command, or started the kernel with a command line, that is no statement grub-command of the policy: settings were changed, or somebody typed at its console. The same is said of an event on PCR 8 whose data is not what was measured.",
+		"Find out who changed GRUB's settings. If it belongs there, add the text as a statement grub-command."},
+	OtherBootFile: {
+		"GRUB read a file, such as its settings, a module or a kernel, that is in no digest list and in no statement of the policy. Its name is in the log alone, and nothing proves it.",
+		"Find out what has that digest. Add its package's list, or a statement kernel or file; for settings that change from boot to boot, such as grubenv, one for each content."},
+	GRUBUnclear: {
+		"The policy lets GRUB start the kernel, and it did not measure what it was told, or no kernel. A GRUB without its module tpm, and one that was built not to use PCR 8, do not.",
+		"Look at the events on PCRs 8 and 9 in the firmware's log. A kernel is known by a list that calls it vmlinuz, or by a statement kernel."},
 
 	TPMWentBack: {
 		"The TPM's counters are behind those last seen, which no TPM does by itself: old evidence is being replayed, or a TPM in software was put back to a snapshot.",
@@ -166,8 +176,8 @@ var explanations = map[Code]explanation{
 		"IMA's first entry is not the hash over the quoted PCRs 0 to 9: the log or the PCRs are of another boot.",
 		"Treat it as tampering, unless a PCR below 10 is extended after boot on this host (then quote right after boot)."},
 	NoAggregatePCRs: {
-		"The PCRs that IMA's first entry is made of are not in the quote, in the bank of its hash.",
-		"Quote PCRs 0 to 9 as well, in the bank that ima_hash names."},
+		"The PCRs that IMA's first entry is made of are not in the quote, in the bank of its hash; or its hash is SHA-1, which leaves out PCRs 8 and 9, where the policy has GRUB measure.",
+		"Quote PCRs 0 to 9 as well, in the bank that ima_hash names. For GRUB boot with ima_hash=sha256."},
 	WrongHash: {
 		"An entry's template hash is not that of its data: the entry was changed after it was measured.",
 		"Treat it as tampering."},

@@ -77,6 +77,7 @@ func (j *judge) firmware(ev Evidence) {
 	}
 	j.started(l, explained[:])
 	j.commandLine(l, explained[:])
+	j.grub(l, explained[:])
 }
 
 // maxUnknown is how many kinds of unknown events, by PCR and type, are found.

@@ -1,6 +1,7 @@
 package attest_test
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -22,8 +23,11 @@ type machine struct {
 	host
 	events  []tpmtest.FirmwareEvent // as handed in
 	booted  []tpmtest.FirmwareEvent // as measured
+	early   []tpmtest.FirmwareEvent // of these before IMA began, if not all
 	startup int                     // locality
 	banks   []digest.Algorithm      // of the log
+
+	aggregate digest.Algorithm // of IMA's boot aggregate, if not SHA-256
 
 	values map[int]digest.Digest // of PCRs, however they came to be
 
@@ -92,10 +96,17 @@ func (m *machine) judge(t *testing.T) attest.Verdict {
 	}
 	var all []byte
 	for i := range 10 {
-		all = later(i, value(i)).Append(all)
+		d := later(i, value(i))
+		if m.early != nil {
+			d = tpmtest.ExtendFirmware(eventlog.Start(digest.SHA256, i, m.startup), i, m.early...)
+		}
+		if made, ok := m.values[i]; ok {
+			d = made
+		}
+		all = d.Append(all)
 	}
 	log := slices.Clone(m.log)
-	log[0].Digest = digest.Sum(digest.SHA256, all)
+	log[0].Digest = digest.Sum(cmp.Or(m.aggregate, digest.SHA256), all)
 	real := slices.Clone(m.real)
 	real[0] = log[0]
 	bank := tpmtest.Bank{Alg: tpmtest.SHA256, PCRs: m.pcrs}

@@ -52,19 +52,31 @@ var actions = []string{"Calling EFI Application from Boot Option", "Returning fr
 // policy names, if it names any, and one of these to be there. Every event on PCR
 // 4 counts, whatever it is called and wherever it stands: what once was started,
 // has been measured, and nothing takes that away again.
+//
+// A kernel that GRUB is to start comes after GRUB and nothing else: what else starts
+// it can give it any command line, and measures it nowhere.
 func (j *judge) started(l *eventlog.Log, explained []bool) {
 	if len(j.policy.Started) == 0 || !explained[policy.BootLoaderPCR] {
 		return
 	}
-	any := false
+	any := false  // GRUB, where it is to be that
+	grub := false // was started last, but for kernels
 	for i := range l.Events {
 		e := &l.Events[i]
 		d, _ := e.Digest(j.policy.Bank)
 		data, _ := e.Proven(j.policy.Bank)
+		_, kernel := j.policy.Kernels[d]
 		switch name, known := j.policy.Started[d]; {
-		case e.PCR != policy.BootLoaderPCR || e.Type == eventlog.NoAction || e.Separates(j.policy.Bank) || slices.Contains(actions, string(data)):
+		case e.PCR != policy.BootLoaderPCR || e.Type == eventlog.NoAction:
+		case e.Separates(j.policy.Bank) || slices.Contains(actions, string(data)):
+			grub = false // it has returned to the firmware
+		case kernel && !grub:
+			j.find(Finding{Code: OtherBootLoader, Leaves: NotTrusted, Event: e.Number, Digest: d,
+				Why: fmt.Sprintf("event %d on PCR %d is of the kernel %s, and it was not GRUB that started it", e.Number, e.PCR, name)})
+			return
 		case known:
-			any = true
+			grub = kernel || j.policy.GRUB[d]
+			any = any || grub || len(j.policy.GRUB) == 0
 			j.state(Statement{PCR: e.PCR, Event: e.Number, Text: name})
 		default:
 			j.find(Finding{Code: OtherBootLoader, Leaves: NotTrusted, Event: e.Number, Digest: d,
@@ -73,7 +85,11 @@ func (j *judge) started(l *eventlog.Log, explained []bool) {
 		}
 	}
 	if !any {
-		j.find(Finding{Code: OtherBootLoader, Leaves: NotTrusted, Why: fmt.Sprintf("the firmware measured nothing that it started to PCR %d", policy.BootLoaderPCR)})
+		what := "nothing that it started"
+		if len(j.policy.GRUB) > 0 {
+			what = "no GRUB of the policy"
+		}
+		j.find(Finding{Code: OtherBootLoader, Leaves: NotTrusted, Why: fmt.Sprintf("the firmware measured %s to PCR %d", what, policy.BootLoaderPCR)})
 	}
 }
 

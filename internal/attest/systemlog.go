@@ -75,8 +75,9 @@ func (l *laterRecords) arrive(pcr int, value, quoted digest.Digest) ([]cel.Recor
 const separator = "os-separator"
 
 // records judges what the running system measured to a PCR that is explained. To
-// those of the firmware it has nothing to add but systemd's separator, once:
-// else whoever extends one by hand could write a record of it.
+// those of the firmware, and of GRUB, it has nothing to add but systemd's separator,
+// once: else whoever extends one by hand could write a record of it, and what GRUB
+// measured could be hidden among the records.
 func (j *judge) records(pcr int, records []cel.Record) {
 	separated := false
 	unknown := 0
@@ -85,7 +86,7 @@ func (j *judge) records(pcr int, records []cel.Record) {
 		if proven {
 			j.state(Statement{PCR: pcr, Record: r.Number, Text: text})
 		}
-		if pcr >= platformPCRs {
+		if pcr >= platformPCRs && !j.isOfGRUB(pcr) {
 			if f, ok := j.used(&records[i]); ok && r.Type == cel.Diglim && unknown < maxUnknown { // one is as bad as all
 				unknown++
 				j.find(f)
@@ -95,7 +96,7 @@ func (j *judge) records(pcr int, records []cel.Record) {
 		if !proven || text != separator || separated {
 			d, _ := r.Digest(j.policy.Bank)
 			j.find(Finding{Code: LateEvent, Leaves: NotTrusted, Digest: d,
-				Why: fmt.Sprintf("record %d of the running system's log extends PCR %d, which is the firmware's", r.Number, pcr)})
+				Why: fmt.Sprintf("record %d of the running system's log extends PCR %d, which is the firmware's or the boot loader's", r.Number, pcr)})
 			return
 		}
 		separated = true

@@ -198,6 +198,9 @@ const (
 	OtherCommandLine   Code = "command-line-differs"
 	CommandLineUnclear Code = "command-line-unclear"
 	OtherInitrd        Code = "initramfs-differs"
+	OtherCommand       Code = "grub-command-not-expected"
+	OtherBootFile      Code = "grub-file-not-expected"
+	GRUBUnclear        Code = "grub-unclear"
 )
 
 // Findings about an entry.

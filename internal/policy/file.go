@@ -41,6 +41,9 @@ type File struct {
 	Files         []Rule   // known besides what the lists say
 	UKIs          []string // files of unified kernel images that may be started
 	BootLoaders   []string // files of other UEFI programs that may be started
+	GRUBs         []string // files of GRUB
+	KernelFiles   []string // files of kernels that GRUB may start
+	Initramfses   []string // files of initramfs
 }
 
 // A Rule makes a file known that no package has.
@@ -62,7 +65,8 @@ func ParseFile(b []byte) (*File, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("%d bytes, the limit is %d", len(b), maxFile)
 	}
-	p := parser{file: &File{Policy: Policy{Denied: map[digest.Digest]string{}, Events: map[Event]string{}, Initrds: map[digest.Digest]string{}, Started: map[digest.Digest]string{}}}, said: map[string]int{}}
+	p := parser{file: &File{Policy: Policy{Denied: map[digest.Digest]string{}, Events: map[Event]string{}, Initrds: map[digest.Digest]string{}, Started: map[digest.Digest]string{},
+		GRUB: map[digest.Digest]bool{}, Kernels: map[digest.Digest]string{}}}, said: map[string]int{}}
 	n := 0
 	for line := range bytes.Lines(b) {
 		n++
@@ -177,7 +181,10 @@ var statements = map[string]statement{
 	"event":               {`TYPE PCR "REASON"`, 3, 3, false, readEvent},
 	"uki":                 {"FILE", 1, 1, false, func(f *File, args []word) error { return appendPath(&f.UKIs, args[0]) }},
 	"boot-loader":         {`FILE|DIGEST "REASON"`, 1, 2, false, readBootLoader},
-	"initramfs":           {`DIGEST "REASON"`, 2, 2, false, readInitrd},
+	"grub":                {`FILE|DIGEST "REASON"`, 1, 2, false, readGRUB},
+	"grub-command":        {`"TEXT"`, 1, 1, false, func(f *File, args []word) error { return f.Commands.Add(args[0].text) }},
+	"kernel":              {`FILE|DIGEST "REASON"`, 1, 2, false, readKernel},
+	"initramfs":           {`FILE|DIGEST "REASON"`, 1, 2, false, readInitrd},
 	"serial":              {"NUMBER", 1, 1, true, readSerial},
 	"valid-from":          {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.From, args[0], 0) }},
 	"valid-until":         {"YYYY-MM-DD", 1, 1, true, func(f *File, args []word) error { return readDay(&f.Until, args[0], 1) }},
@@ -307,21 +314,39 @@ func readDeny(f *File, args []word) error {
 }
 
 func readInitrd(f *File, args []word) error {
-	d, reason, err := digestAndReason(args)
-	if err == nil {
-		f.Initrds[d] = reason
-	}
-	return err
+	return fileOrDigest(args, &f.Initramfses, func(d digest.Digest, reason string) { f.Initrds[d] = reason })
 }
 
-// readBootLoader reads the file of a boot loader or, with a reason, its digest.
 func readBootLoader(f *File, args []word) error {
-	if len(args) == 1 {
-		return appendPath(&f.BootLoaders, args[0])
+	return fileOrDigest(args, &f.BootLoaders, func(d digest.Digest, reason string) { f.Started[d] = reason })
+}
+
+func readGRUB(f *File, args []word) error {
+	return fileOrDigest(args, &f.GRUBs, f.StartGRUB)
+}
+
+func readKernel(f *File, args []word) error {
+	return fileOrDigest(args, &f.KernelFiles, f.StartKernel)
+}
+
+// StartGRUB lets a digest be that of a GRUB that is started.
+func (p *Policy) StartGRUB(d digest.Digest, reason string) {
+	p.Started[d], p.GRUB[d] = reason, true
+}
+
+// StartKernel lets a digest be that of a kernel that GRUB reads and starts.
+func (p *Policy) StartKernel(d digest.Digest, reason string) {
+	p.Started[d], p.Kernels[d] = reason, reason
+}
+
+// fileOrDigest reads the path of a file or, with a reason, a digest.
+func fileOrDigest(args []word, paths *[]string, known func(digest.Digest, string)) error {
+	if _, err := digest.Parse(args[0].text); err != nil && len(args) == 1 {
+		return appendPath(paths, args[0])
 	}
 	d, reason, err := digestAndReason(args)
 	if err == nil {
-		f.Started[d] = reason
+		known(d, reason)
 	}
 	return err
 }

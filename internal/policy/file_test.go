@@ -17,6 +17,8 @@ import (
 var (
 	a = digest.Sum(digest.SHA256, []byte("a"))
 	b = digest.Sum(digest.SHA256, []byte("b"))
+	c = digest.Sum(digest.SHA256, []byte("c"))
+	d = digest.Sum(digest.SHA256, []byte("d"))
 )
 
 // full says everything that a policy can say.
@@ -57,9 +59,15 @@ boot-loader sha256:%[2]s "option ROM"
 kernel-command-line "root=/dev/vda quiet"
 kernel-command-line "root=/dev/vda debug"
 initramfs sha256:%[1]s "made by dracut"
+initramfs initrd.img
+grub grubx64.efi
+grub sha256:%[3]s "GRUB"
+grub-command "insmod gzio"
+kernel vmlinuz
+kernel sha256:%[4]s "mine"
 padded report
 tpm-firmware at-least 0x2019102300163636
-`, a.Hex(), b.Hex())
+`, a.Hex(), b.Hex(), c.Hex(), d.Hex())
 
 func TestParseFile(t *testing.T) {
 	pcr := func(alg digest.Algorithm, list ...int) (p []tpm.PCR) {
@@ -75,7 +83,9 @@ func TestParseFile(t *testing.T) {
 			Denied:           map[digest.Digest]string{b: "CVE-2026-1234"},
 			Events:           map[policy.Event]string{{PCR: 7, Type: 0xc0000001}: "a vendor's own"},
 			CommandLines:     []string{"root=/dev/vda quiet", "root=/dev/vda debug"},
-			Started:          map[digest.Digest]string{b: "option ROM"},
+			Started:          map[digest.Digest]string{b: "option ROM", c: "GRUB", d: "mine"},
+			GRUB:             map[digest.Digest]bool{c: true},
+			Kernels:          map[digest.Digest]string{d: "mine"},
 			Initrds:          map[digest.Digest]string{a: "made by dracut"},
 			ReportViolations: true,
 			ReportUnknown:    true,
@@ -97,6 +107,9 @@ func TestParseFile(t *testing.T) {
 		AK:            "keys/web-1.pub",
 		UKIs:          []string{"linux.efi", "older linux.efi"},
 		BootLoaders:   []string{"shimx64.efi"},
+		GRUBs:         []string{"grubx64.efi"},
+		KernelFiles:   []string{"vmlinuz"},
+		Initramfses:   []string{"initrd.img"},
 		Lists:         []string{"lists", "more lists"},
 		Keyrings:      []string{"/etc/pki/rpm-gpg", `a "key".gpg`},
 		SigningKeys:   []string{"keys/ima.pem", "keys/more ima.der"},
@@ -104,6 +117,9 @@ func TestParseFile(t *testing.T) {
 		AllowUnsigned: true,
 		AllowWeak:     true,
 		Files:         []policy.Rule{{Digest: a, Reason: "an initramfs script # of this host"}, {Digest: b, Path: "/run/a b", Reason: "generated at boot"}},
+	}
+	if err := want.Commands.Add("insmod gzio"); err != nil {
+		t.Fatal(err)
 	}
 	for name, text := range map[string]string{"as it is": full, "CRLF": strings.ReplaceAll(full, "\n", "\r\n"), "no end of line": strings.TrimSuffix(full, "\n")} {
 		got, err := policy.ParseFile([]byte(text))
@@ -194,14 +210,16 @@ func TestBadFiles(t *testing.T) {
 		"serial below 0":          "policy 1\nserial -1\n",
 		"no day":                  "policy 1\nvalid-until 2026-02-30\n",
 		"a time":                  "policy 1\nvalid-until 2026-02-03T00:00:00Z\n",
-		"firmware log, PCR 24":    "policy 1\nfirmware-log 24\n",
 		"firmware log, IMA's PCR": "policy 1\nfirmware-log 0-10\nima sha256:10\n",
+		"firmware log, PCR 24":    "policy 1\nfirmware-log 24\n",
 		"boot loader of nothing":  "policy 1\nboot-loader \"\"\n",
 		"boot loader, no digest":  "policy 1\nboot-loader shimx64.efi \"mine\"\n",
 		"no image":                "policy 1\nuki \"\"\n",
 		"empty command line":      "policy 1\nkernel-command-line \"\"\n",
 		"blank at its end":        "policy 1\nkernel-command-line \"quiet \"\n",
 		"command line of two":     "policy 1\nkernel-command-line root=/dev/vda quiet\n",
+		"GRUB told nothing":       "policy 1\ngrub-command \"\"\n",
+		"GRUB told twice":         "policy 1\ngrub-command a\ngrub-command \"a\"\n",
 		"initramfs, no reason":    "policy 1\ninitramfs " + a.String() + "\n",
 		"initramfs, no digest":    "policy 1\ninitramfs initrd.img \"mine\"\n",
 		"padded accepted":         "policy 1\npadded accept\n",
@@ -212,7 +230,7 @@ func TestBadFiles(t *testing.T) {
 		keyword, _, _ := strings.Cut(line, " ")
 		bad[fmt.Sprintf("line %d without words", i+2)] = strings.Join(lines[:i+1], "") + keyword + "\n"
 		bad[fmt.Sprintf("line %d with five words more", i+2)] = strings.Join(lines[:i+1], "") + strings.TrimRight(strings.SplitN(line, "   ", 2)[0], "\n") + " x x x x x\n"
-		if !slices.Contains([]string{"lists", "keyring", "signing-key", "ima-policy", "quoted", "extended", "file", "deny", "pcr", "uki", "initramfs", "boot-loader"}, keyword) {
+		if !slices.Contains([]string{"lists", "keyring", "signing-key", "ima-policy", "quoted", "extended", "file", "deny", "pcr", "uki", "initramfs", "boot-loader", "grub", "grub-command", "kernel"}, keyword) {
 			bad[fmt.Sprintf("line %d twice", i+2)] = full + line
 		}
 	}
@@ -259,6 +277,7 @@ func TestWords(t *testing.T) {
 		"while it was measured is reported, and the host trusted all the same (caution)", "one of 2 values: Secure Boot", "had Secure Boot on", "explained by the firmware's log in PCRs 0 7", "as strong as SHA-1",
 		"with an event of type 0xc0000001 on PCR 7 passes: a vendor's own (caution)", "0x2019102300163636 or later",
 		`by the kernel image "older linux.efi"`, `the boot loader "shimx64.efi"`, "option ROM", `"boot-loader" needs "firmware-log" with PCR 4`, "one of these 2 images", `needs "firmware-log" with PCR 9`, `the kernel command line "root=/dev/vda debug"`, "made by dracut",
+		`GRUB "grubx64.efi"`, "GRUB sha256:", `the kernel "vmlinuz", started by GRUB`, "started by GRUB: mine", `the initramfs "initrd.img"`, "nothing but 1 text,", `"grub" needs "firmware-log" with PCRs 4, 8 and 9`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in:\n%s", want, text)
@@ -273,6 +292,26 @@ func TestWords(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in:\n%s", want, text)
 		}
+	}
+	const grub = "policy 1\nima sha256:10\nlists lists\nkeyring k\nfirmware-log 0-9\ngrub grubx64.efi\n"
+	for _, c := range []struct{ more, want string }{
+		{"", `rejects every host: "grub" needs "grub-command"`},
+		{"grub-command x\nkernel-command-line x\n", `rejects every host: where GRUB starts the kernel`},
+		{"grub-command \"menuentry **\"\n", `boot with what * and ** stand for in "menuentry **" passes (caution)`},
+		{"grub-command x\n", "boot without an initramfs passes where GRUB reads none"},
+	} {
+		if f, err = policy.ParseFile([]byte(grub + c.more)); err != nil {
+			t.Fatal(err)
+		}
+		if text := words(f); !strings.Contains(text, c.want) {
+			t.Errorf("%q is not in:\n%s", c.want, text)
+		}
+	}
+	if f, err = policy.ParseFile([]byte(grub + "grub-command x\ninitramfs initrd.img\n")); err != nil {
+		t.Fatal(err)
+	}
+	if text := words(f); strings.Contains(text, "rejects") || strings.Contains(text, "without an initramfs") {
+		t.Errorf("%s", text)
 	}
 	const byHand = "by anything else passes, which can extend PCRs from 8 on by hand"
 	for expected, caution := range map[string]bool{

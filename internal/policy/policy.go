@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -56,9 +57,20 @@ type Policy struct {
 	// word is said of what was started.
 	Started map[digest.Digest]string
 
+	// GRUB are those of Started that are GRUB, which measures what it is told and
+	// what it reads before it starts a kernel. With any of them the log has to explain
+	// PCRs 4, 8 and 9; GRUB may be told Commands and nothing else, and may read known
+	// files, Kernels and Initrds.
+	GRUB     map[digest.Digest]bool
+	Commands Commands
+	// Kernels are those of Started that GRUB alone may start, and the digests of their
+	// files, with the reason.
+	Kernels map[digest.Digest]string
+
 	// CommandLines are the kernel command lines that the kernel's EFI stub may
 	// have measured to PCR 9, which the log has to explain. Initrds are the
-	// digests of the initramfs that it measured after that, with the reason.
+	// digests of the initramfs that it measured after that, or that GRUB read after
+	// the kernel, with the reason.
 	CommandLines []string
 	Initrds      map[digest.Digest]string
 
@@ -125,12 +137,19 @@ const SecureBootPCR = 7
 // initramfs into.
 const StubPCR = 9
 
+// CommandPCR and FilePCR are the PCRs that GRUB measures what it is told and the
+// files that it reads into (GRUB_STRING_PCR and GRUB_BINARY_PCR in its include/grub/tpm.h).
+const (
+	CommandPCR = 8
+	FilePCR    = 9
+)
+
 // Rejects reports whether p can trust no host at all: there is none, it has
 // no bank or a PCR that no host has, it wants Secure Boot, a boot loader, a command
-// line or an initramfs and not what proves it, or it knows no file and
-// no key that signs files.
+// line or an initramfs and not what proves it, it wants the kernel to be started both by
+// GRUB and by its EFI stub alone, or it knows no file and no key that signs files.
 func (p *Policy) Rejects() bool {
-	if p == nil || !p.Bank.Available() || p.Digests() == 0 && len(p.Signers) == 0 || len(p.Initrds) > 0 && len(p.CommandLines) == 0 {
+	if p == nil || !p.Bank.Available() || p.Digests() == 0 && len(p.Signers) == 0 || p.whatStarts() != "" {
 		return true
 	}
 	explained := func(pcr int) bool { return slices.Contains(p.Firmware, pcr) }
@@ -139,6 +158,26 @@ func (p *Policy) Rejects() bool {
 	}
 	none := func(pcr int) bool { return pcr < 0 || pcr >= tpm.PCRCount }
 	return none(p.PCR) || slices.ContainsFunc(p.Firmware, none)
+}
+
+// whatStarts is what is wrong with what p says of GRUB, of the kernel and of the
+// initramfs; empty if it goes together.
+func (p *Policy) whatStarts() string {
+	explained := func(pcr int) bool { return slices.Contains(p.Firmware, pcr) }
+	grub := len(p.GRUB) > 0
+	switch {
+	case !grub && (!p.Commands.IsZero() || len(p.Kernels) > 0):
+		return `"grub-command" and "kernel" need "grub", which says what has measured them`
+	case !grub && len(p.Initrds) > 0 && len(p.CommandLines) == 0:
+		return `"initramfs" needs "kernel-command-line" or "grub", whose measurement comes before it`
+	case grub && p.Commands.IsZero():
+		return `"grub" needs "grub-command": there is nothing that GRUB may be told`
+	case grub && !(explained(BootLoaderPCR) && explained(CommandPCR) && explained(FilePCR)):
+		return fmt.Sprintf(`"grub" needs "firmware-log" with PCRs %d, %d and %d`, BootLoaderPCR, CommandPCR, FilePCR)
+	case grub && len(p.CommandLines) > 0:
+		return `where GRUB starts the kernel, the command line is a "grub-command"; "kernel-command-line" is for kernels that firmware or systemd-boot start`
+	}
+	return ""
 }
 
 // A Source says where a known digest comes from. But for There, it is for the

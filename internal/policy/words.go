@@ -152,8 +152,36 @@ func (f *File) Words() []Clause {
 	switch {
 	case len(f.CommandLines) > 0 && !slices.Contains(f.Policy.Firmware, StubPCR):
 		say("rejects", "every host: \"kernel-command-line\" needs \"firmware-log\" with PCR %d", StubPCR)
-	case len(f.Initrds) > 0 && len(f.CommandLines) == 0:
-		say("rejects", "every host: \"initramfs\" needs \"kernel-command-line\", which is measured before it")
+	}
+	// What is in files is not known yet.
+	named := f.Policy
+	for _, path := range f.GRUBs {
+		named.GRUB = map[digest.Digest]bool{{}: true}
+		say("boot", "by way of GRUB %q", path)
+	}
+	for _, path := range f.KernelFiles {
+		named.Kernels = map[digest.Digest]string{{}: path}
+		say("boot", "may have the kernel %q, started by GRUB", path)
+	}
+	for _, path := range f.Initramfses {
+		named.Initrds = map[digest.Digest]string{{}: path}
+		say("boot", "may have the initramfs %q", path)
+	}
+	if wrong := named.whatStarts(); wrong != "" {
+		say("rejects", "every host: %s", wrong)
+	}
+	if n := f.Commands.Len(); n > 0 {
+		texts := "texts"
+		if n == 1 {
+			texts = "text"
+		}
+		say("boot", "has GRUB told nothing but %d %s, and reading nothing but known files, by its measurements in PCRs %d and %d", n, texts, CommandPCR, FilePCR)
+	}
+	for _, text := range f.Commands.Wild() {
+		caution("boot", "with what * and ** stand for in %q passes", text)
+	}
+	if len(named.GRUB) > 0 && len(named.Initrds) == 0 {
+		caution("boot", "without an initramfs passes where GRUB reads none; \"initramfs\" wants one of those that it names")
 	}
 	for _, line := range f.CommandLines {
 		say("boot", "may have the kernel command line %q", line)
@@ -165,12 +193,20 @@ func (f *File) Words() []Clause {
 		say("boot", "by way of the boot loader %q", path)
 	}
 	for _, d := range slices.SortedFunc(maps.Keys(f.Started), digest.Digest.Compare) {
-		say("boot", "by way of %s: %s", d, f.Started[d])
+		_, kernel := f.Kernels[d]
+		switch {
+		case kernel:
+			say("boot", "may have the kernel %s, started by GRUB: %s", d, f.Started[d])
+		case f.GRUB[d]:
+			say("boot", "by way of GRUB %s: %s", d, f.Started[d])
+		default:
+			say("boot", "by way of %s: %s", d, f.Started[d])
+		}
 	}
 	known := slices.ContainsFunc(f.Expected, func(x Expectation) bool {
 		return x.PCR.Index == BootLoaderPCR || x.PCR.Index == SecureBootPCR
 	})
-	switch started := len(f.UKIs)+len(f.BootLoaders)+len(f.Started) > 0; {
+	switch started := len(f.UKIs)+len(f.BootLoaders)+len(f.GRUBs)+len(f.Started) > 0; {
 	case started && slices.Contains(f.Policy.Firmware, BootLoaderPCR):
 		say("boot", "by nothing else, by the firmware's log on PCR %d", BootLoaderPCR)
 	case len(f.BootLoaders)+len(f.Started) > 0:

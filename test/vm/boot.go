@@ -43,6 +43,10 @@ type Machine struct {
 	// has that flushed, for Cut; none if empty.
 	WriteLog string
 
+	// ESP is the directory, from WriteGRUB, that is the system partition from which a
+	// UEFI firmware with the keys of PCs boots. Initrd and Cmdline are what is there.
+	ESP string
+
 	Memory int // MiB; 0 is 512
 }
 
@@ -126,6 +130,9 @@ func boot(ctx context.Context, m Machine, console string) error {
 	}
 	start, firmware := []string{"-kernel", m.Kernel.image(), "-initrd", m.Initrd, "-append", Cmdline(m.Cmdline)}, []string{"-machine", "q35"}
 	switch {
+	case m.ESP != "":
+		start = systemPartition(m.ESP)
+		firmware, err = writeFirmware(dir, pcVariables)
 	case m.Image != "" && m.SecureBoot == nil:
 		return errors.New("an image without Secure Boot")
 	case m.Image != "":

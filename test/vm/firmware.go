@@ -29,15 +29,22 @@ func (k *TestKey) prepare(ctx context.Context, dir, image string) (signed string
 	if err := k.sign(ctx, image, signed); err != nil {
 		return "", nil, err
 	}
-	args, err = k.firmware(dir)
+	args, err = writeFirmware(dir, testVariables)
 	return signed, args, err
 }
 
-// firmware returns qemu's arguments for the firmware, whose variables, to which
+// Variables of the firmware as it is delivered: with the test key, and with those
+// that PCs have, Microsoft's.
+const (
+	testVariables = "OVMF_VARS_4M.snakeoil.fd"
+	pcVariables   = "OVMF_VARS_4M.ms.fd"
+)
+
+// writeFirmware returns qemu's arguments for the firmware, whose variables, to which
 // it writes, are in dir.
-func (k *TestKey) firmware(dir string) (args []string, err error) {
+func writeFirmware(dir, name string) (args []string, err error) {
 	const firmware = "/usr/share/OVMF/"
-	variables, err := os.ReadFile(firmware + "OVMF_VARS_4M.snakeoil.fd")
+	variables, err := os.ReadFile(firmware + name)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +62,7 @@ func (k *TestKey) firmware(dir string) (args []string, err error) {
 // prepareDisk puts the image on a disk that qemu makes of a directory, under the
 // name that firmware looks for (UEFI section 3.5.1.1). It returns qemu's arguments
 // for the disk and the firmware.
-func (k *TestKey) prepareDisk(dir, image string) (disk, firmware []string, err error) {
+func (k *TestKey) prepareDisk(dir, image string) (disk, args []string, err error) {
 	boot := filepath.Join(dir, "esp", "EFI", "BOOT")
 	if err := os.MkdirAll(boot, 0o755); err != nil {
 		return nil, nil, err
@@ -67,11 +74,17 @@ func (k *TestKey) prepareDisk(dir, image string) (disk, firmware []string, err e
 	if err := os.WriteFile(filepath.Join(boot, "BOOTX64.EFI"), data, 0o644); err != nil {
 		return nil, nil, err
 	}
-	firmware, err = k.firmware(dir)
+	args, err = writeFirmware(dir, testVariables)
+	return systemPartition(filepath.Join(dir, "esp")), args, err
+}
+
+// systemPartition is qemu's arguments for a disk that it makes of a directory, and
+// that the firmware boots from.
+func systemPartition(dir string) []string {
 	return []string{
-		"-drive", "if=none,id=esp,format=raw,readonly=on,file=fat:" + filepath.Join(dir, "esp"),
+		"-drive", "if=none,id=esp,format=raw,readonly=on,file=fat:" + dir,
 		"-device", "virtio-blk-pci,drive=esp,bootindex=0,addr=0x10", // behind the disk, which is the guest's first
-	}, firmware, err
+	}
 }
 
 func (k *TestKey) sign(ctx context.Context, image, signed string) error {

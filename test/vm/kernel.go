@@ -109,34 +109,11 @@ func dependency(ctx context.Context, pkg, prefix string) (string, error) {
 // unpack downloads the packages and unpacks them. k.Dir appears only when it is
 // complete.
 func unpack(ctx context.Context, k Kernel, packages ...string) error {
-	// The cache is locked: what is there already was left by one that died.
-	tmp := filepath.Join(filepath.Dir(k.Dir), ".fetch")
-	if err := os.RemoveAll(tmp); err != nil {
-		return err
-	}
-	if err := os.Mkdir(tmp, 0o755); err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-
-	// As root, apt would download as a user who cannot write here.
-	args := append([]string{"-q", "-o", "APT::Sandbox::User=root", "download"}, packages...)
-	if _, err := run(ctx, tmp, "apt-get", args...); err != nil {
-		return fmt.Errorf("%w\nhint: apt-get update", err)
-	}
-	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
+	tree, done, err := download(ctx, packages...)
 	if err != nil {
 		return err
 	}
-	if len(debs) != len(packages) {
-		return fmt.Errorf("%d packages downloaded, %d wanted", len(debs), len(packages))
-	}
-	tree := filepath.Join(tmp, "tree")
-	for _, deb := range debs {
-		if _, err := run(ctx, "", "dpkg", "-x", deb, tree); err != nil {
-			return err
-		}
-	}
+	defer done()
 
 	// The headers' only absolute path is that of the common headers. Make it
 	// relative, so that the repository can be moved.
@@ -150,6 +127,49 @@ func unpack(ctx context.Context, k Kernel, packages ...string) error {
 		return err
 	}
 	return os.Rename(tree, k.Dir)
+}
+
+// download downloads packages and unpacks them into a directory in build/vm, which
+// is locked. done removes what the caller has not moved away.
+func download(ctx context.Context, packages ...string) (tree string, done func(), err error) {
+	root, err := Root()
+	if err != nil {
+		return "", nil, err
+	}
+	// The cache is locked: what is there already was left by one that died.
+	tmp := filepath.Join(root, "build", "vm", ".fetch")
+	if err := os.RemoveAll(tmp); err != nil {
+		return "", nil, err
+	}
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		return "", nil, err
+	}
+	done = func() { os.RemoveAll(tmp) }
+	defer func() {
+		if err != nil {
+			done()
+		}
+	}()
+
+	// As root, apt would download as a user who cannot write here.
+	args := append([]string{"-q", "-o", "APT::Sandbox::User=root", "download"}, packages...)
+	if _, err := run(ctx, tmp, "apt-get", args...); err != nil {
+		return "", nil, fmt.Errorf("%w\nhint: apt-get update", err)
+	}
+	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
+	if err != nil {
+		return "", nil, err
+	}
+	if len(debs) != len(packages) {
+		return "", nil, fmt.Errorf("%d packages downloaded, %d wanted", len(debs), len(packages))
+	}
+	tree = filepath.Join(tmp, "tree")
+	for _, deb := range debs {
+		if _, err := run(ctx, "", "dpkg", "-x", deb, tree); err != nil {
+			return "", nil, err
+		}
+	}
+	return tree, done, nil
 }
 
 // lockCache keeps other processes from changing build/vm.

@@ -16,14 +16,24 @@ import (
 const maxText = 8 << 10
 
 // Text returns what a boot loader measured, if the bank's digest is of it and it
-// can be read. Boot loaders log text as data, and hash it in one of these forms:
+// can be read.
+func (e *Event) Text(bank digest.Algorithm) (string, bool) {
+	if len(e.Data) > maxText {
+		return "", false
+	}
+	b, _ := e.Measured(bank)
+	return readable(b)
+}
+
+// Measured returns what of a boot loader's text the bank's digest is of, if it is of
+// any. Boot loaders log text as data, and hash it in one of these forms:
 // as it is, without the NUL at its end, with a zero more (systemd-boot once cut the
 // data short), and without the word that GRUB puts in
 // front (grub_cmd: and kernel_cmdline:), which nothing proves.
-func (e *Event) Text(bank digest.Algorithm) (string, bool) {
+func (e *Event) Measured(bank digest.Algorithm) ([]byte, bool) {
 	d, ok := e.Digest(bank)
-	if !ok || !bank.Available() || e.Type == NoAction || len(e.Data) == 0 || len(e.Data) > maxText {
-		return "", false
+	if !ok || !bank.Available() || e.Type == NoAction || len(e.Data) == 0 {
+		return nil, false
 	}
 	candidates := [][]byte{e.Data, bytes.TrimSuffix(e.Data, []byte{0, 0}), bytes.TrimSuffix(e.Data, []byte{0}), append(slices.Clone(e.Data), 0)}
 	if _, text, ok := bytes.Cut(e.Data, []byte{' '}); ok {
@@ -31,10 +41,10 @@ func (e *Event) Text(bank digest.Algorithm) (string, bool) {
 	}
 	for _, c := range candidates {
 		if digest.Sum(bank, c) == d {
-			return readable(c)
+			return c, true
 		}
 	}
-	return "", false
+	return nil, false
 }
 
 // readable takes bytes for text in UTF-8 or, with zeros in them, UTF-16.
@@ -63,9 +73,20 @@ const LoadOptions = "LOADED_IMAGE::LoadOptions"
 // MeasuredLoadOptions is the digest by which the kernel's EFI stub measures a
 // command line. The bank must be Available.
 func MeasuredLoadOptions(bank digest.Algorithm, line string) digest.Digest {
-	var b []byte
-	for _, c := range append(utf16.Encode([]rune(line)), 0) {
+	return digest.Sum(bank, append(loadOptions(line), 0, 0))
+}
+
+// MeasuredByGRUB are the digests by which the kernel's EFI stub measures the command
+// line that GRUB starts it with, when GRUB has measured it as text: it puts a word in
+// front of it, and not every version says that a NUL is part of it.
+func MeasuredByGRUB(bank digest.Algorithm, text string) [2]digest.Digest {
+	line := "BOOT_IMAGE=" + text
+	return [2]digest.Digest{digest.Sum(bank, loadOptions(line)), MeasuredLoadOptions(bank, line)}
+}
+
+func loadOptions(line string) (b []byte) {
+	for _, c := range utf16.Encode([]rune(line)) {
 		b = binary.LittleEndian.AppendUint16(b, c)
 	}
-	return digest.Sum(bank, b)
+	return b
 }

@@ -47,6 +47,9 @@ func run(args []string) error {
 	return errors.New("usage: extend PCR | forge HOW LOG FORGED")
 }
 
+// byHand is what PCRs are extended with.
+const byHand = "by hand"
+
 // extend extends a PCR of the banks that guests have.
 func extend(pcr int) (err error) {
 	t, err := linuxtpm.Open("/dev/tpmrm0")
@@ -57,18 +60,21 @@ func extend(pcr int) (err error) {
 	_, err = tpm2.PCRExtend{
 		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(pcr), Auth: tpm2.PasswordAuth(nil)},
 		Digests: tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{
-			{HashAlg: tpm2.TPMAlgSHA1, Digest: digest.Sum(digest.SHA1, []byte("by hand")).Bytes()},
-			{HashAlg: tpm2.TPMAlgSHA256, Digest: digest.Sum(digest.SHA256, []byte("by hand")).Bytes()},
+			{HashAlg: tpm2.TPMAlgSHA1, Digest: digest.Sum(digest.SHA1, []byte(byHand)).Bytes()},
+			{HashAlg: tpm2.TPMAlgSHA256, Digest: digest.Sum(digest.SHA256, []byte(byHand)).Bytes()},
 		}},
 	}.Execute(t)
 	return err
 }
 
 // forge returns a log with an entry in its middle, or an event, that is gone or
-// is another.
+// is another; or a firmware's log with what extend did to PCR 9.
 func forge(how string, log []byte) ([]byte, error) {
-	if how == "event" {
+	switch how {
+	case "event":
 		return event(log)
+	case "extended":
+		return extended(log), nil
 	}
 	at, err := offsets(log)
 	if err != nil {
@@ -112,6 +118,19 @@ func offsets(log []byte) (at []int64, err error) {
 func dataOf(entry []byte) []byte {
 	name := binary.LittleEndian.Uint32(entry[24:])
 	return entry[28+name+4:]
+}
+
+// extended adds an event as GRUB makes it when it reads a file.
+func extended(log []byte) []byte {
+	const pcr, kind, name = 9, uint32(eventlog.IPL), "/initrd.img\x00"
+	for _, n := range []uint32{pcr, kind, 2} {
+		log = binary.LittleEndian.AppendUint32(log, n)
+	}
+	for _, alg := range []digest.Algorithm{digest.SHA1, digest.SHA256} {
+		id, _ := alg.TPM()
+		log = digest.Sum(alg, []byte(byHand)).Append(binary.LittleEndian.AppendUint16(log, id))
+	}
+	return append(binary.LittleEndian.AppendUint32(log, uint32(len(name))), name...)
 }
 
 // event changes the digests of an event of PCR 4, which tells what was booted.
