@@ -13,10 +13,11 @@ import (
 	"diglim/test/vm/plan"
 )
 
-// eachKernel runs test on the kernels of all series, at the same time: a guest
-// has one processor.
+// eachKernel runs test on the kernels of all series, beside those of other tests: a
+// guest has one processor.
 func eachKernel(t *testing.T, test func(t *testing.T, ctx context.Context, k vm.Kernel)) {
 	vm.Require(t)
+	t.Parallel()
 	for _, series := range vm.Series {
 		t.Run(series, func(t *testing.T) {
 			t.Parallel()

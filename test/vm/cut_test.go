@@ -79,6 +79,7 @@ func TestCut(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+	write(t, log, good, 0o600)
 	if _, err := vm.Cut(filepath.Join(dir, "none"), log, []byte("boot"), rand.New(rand.NewPCG(1, 0))); !os.IsNotExist(err) {
 		t.Errorf("no disk: %v", err)
 	}

@@ -308,7 +308,9 @@ func TestRPMRoot(t *testing.T) {
 		{name: "erase", script: "/hello-2.0 && rpm -e --nodeps hello && ! ls -d /etc/digest_lists/*hello*",
 			want: []string{"script of hello 2.0", "hello 2.0 is gone"}},
 		{name: "erased", script: "/hello-2.0", exit: denied},
-		// What the power cut is in.
+	}
+	// What the power cut is in.
+	upgraded := []rpmStep{
 		{name: "upgrade", script: "echo " + cutMark + " >/mark && sync && " + upgrade + "&& left && hello", want: []string{"RPM version"}},
 	}
 	finish := []rpmStep{
@@ -324,10 +326,15 @@ func TestRPMRoot(t *testing.T) {
 	eachKernel(t, func(t *testing.T, ctx context.Context, k vm.Kernel) {
 		dir := t.TempDir()
 		m := vm.Machine{Kernel: k, Initrd: filepath.Join(dir, "initrd"), Memory: 768,
-			Disk: filepath.Join(dir, "disk"), WriteLog: filepath.Join(dir, "writes")}
+			Disk: filepath.Join(dir, "disk")}
 		command(t, "cp", "--sparse=always", start, m.Disk)
+		if !strings.HasPrefix(k.Release, vm.Series[1]+".") {
+			r.boot(t, ctx, m, steps)
+			return // what a disk has after a power cut is not the kernel's matter
+		}
+		m.WriteLog = filepath.Join(dir, "writes")
 		write(t, m.WriteLog, nil, 0o600)
-		r.boot(t, ctx, m, steps)
+		r.boot(t, ctx, m, append(steps, upgraded...))
 		eachCut(t, start, m.WriteLog, func(t *testing.T, ctx context.Context, disk string) {
 			m := m
 			m.Disk, m.WriteLog = disk, ""
